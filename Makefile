@@ -1,0 +1,57 @@
+# make run    set up, then the main job: dvc repro on the embedded default
+# make test   set up, then the tests
+# Everything is installed into .venv and pipeline/data/fontsource/node_modules, nothing elsewhere.
+
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+FONTS := pipeline/data/fontsource
+PROFILE ?=
+
+# DVC starts the stages' commands with this PATH, so that `python` is the project's own.
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+export DVC_NO_ANALYTICS := 1
+export DO_NOT_TRACK := 1
+export RAY_USAGE_STATS_ENABLED := 0
+export PYTHONUNBUFFERED := 1
+
+.PHONY: setup run test lint bench lock clean
+
+setup: $(VENV)/.installed $(FONTS)/node_modules/.installed
+
+$(VENV)/.installed: requirements.lock
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -r requirements.lock
+	touch $@
+
+$(FONTS)/node_modules/.installed: $(FONTS)/package-lock.json
+	npm ci --prefix $(FONTS) --no-audit --no-fund --loglevel=error
+	touch $@
+
+# A profile is a list of parameters that differ from params.yaml, see profiles/.
+run: setup
+ifeq ($(PROFILE),)
+	dvc repro
+else
+	dvc exp run $(foreach line,$(shell grep -v '^\#' profiles/$(PROFILE).txt),-S '$(line)')
+endif
+
+test: setup
+	python -m pytest $(PYTEST)
+
+lint: setup
+	ruff check .
+	ruff format --check .
+	mypy
+
+bench: setup
+	python -m benchmarks $(BENCH)
+
+# The lock is resolved by uv, which takes seconds where pip takes minutes, and installed by pip.
+lock:
+	python3 -m venv $(VENV)/uv && $(VENV)/uv/bin/pip install --quiet uv
+	$(VENV)/uv/bin/uv pip compile requirements.in -o requirements.lock --python-version 3.11 \
+	  --python-platform x86_64-manylinux_2_28 --no-header --no-emit-index-url --quiet
+
+clean:
+	rm -rf $(VENV) $(FONTS)/node_modules .checkpoints

@@ -1,0 +1,256 @@
+"""The command line: python -m pipeline ..."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from pipeline import compute, params
+from pipeline.errors import DistillError, UsageError
+from pipeline.runs import all_runs, find
+
+# Quiet, offline and private, unless whoever calls says otherwise. Ray reads these when imported.
+_ENVIRONMENT = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_AUTH_MODE": "token",
+    "RAY_DEDUP_LOGS": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    # A thread that waits for another gives its core away: loader processes need it. Threads that
+    # spin instead made training four times slower on two busy cores.
+    "OMP_WAIT_POLICY": "PASSIVE",
+    # The controller looks after its workers this often, and so ends this soon after them.
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
+    "DO_NOT_TRACK": "1",
+    "NO_ALBUMENTATIONS_UPDATE": "1",
+}
+
+app = typer.Typer(
+    help="Word images in, a small network that tells their script out.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+ParamsFile = Annotated[Path, typer.Option("--params", help="The parameter file.")]
+RunName = Annotated[str, typer.Argument(metavar="RUN", help="A run, e.g. student-ocr-assisted.")]
+PARAMS = params.PARAMS_FILE
+SHARDS = Path("data/shards")
+MODELS = Path("models")
+REPORTS = Path("reports")
+EXPORTS = Path("exports")
+
+
+def main() -> None:
+    """Runs the command line. Exit codes: 0 good, 1 failed, 2 wrong use."""
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    logging.getLogger("pipeline").setLevel(logging.INFO)
+    try:
+        app()
+    except DistillError as error:
+        Console(stderr=True, soft_wrap=True).print(
+            f"error: {error}", style="bold red", markup=False
+        )
+        raise SystemExit(error.exit_code) from error
+
+
+@app.command()
+def generate(
+    out: Annotated[Path, typer.Option(help="The archive to write.")] = Path("data/generated.zip"),
+    params_file: ParamsFile = PARAMS,
+    as_json: Json = False,
+) -> None:
+    """Draw word images in the ten scripts, as an archive in CVSI-2015's layout."""
+    from pipeline.data.generate import generate as draw
+    from pipeline.progress import Progress
+
+    settings = params.load(params_file)
+    if settings.data.source == "generated":
+        draw(
+            settings.generate, out, workers=compute.cores(), progress=Progress("generate", "images")
+        )
+    else:
+        # DVC wants every stage to leave its output, also where nothing is to be generated.
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_bytes(b"")
+    _show({"archive": str(out), "bytes": out.stat().st_size}, as_json)
+
+
+@app.command()
+def shards(
+    out: Annotated[Path, typer.Option(help="The folder to write.")] = SHARDS,
+    params_file: ParamsFile = PARAMS,
+    as_json: Json = False,
+) -> None:
+    """Audit the word images and pack them into WebDataset shards."""
+    from pipeline.prepare import prepare
+
+    audit, index = prepare(params.load(params_file), out)
+    if as_json:
+        _show(
+            {"audit": audit.model_dump(mode="json"), "index": index.model_dump(mode="json")}, True
+        )
+        return
+    _table("images", audit.table())
+    _show({"shards": str(out), "version": index.version[:12]}, False)
+
+
+@app.command()
+def train(run: RunName, params_file: ParamsFile = PARAMS, as_json: Json = False) -> None:
+    """Train one run: a teacher, an assistant or a student. Goes on where it was interrupted."""
+    from pipeline.train.run import train_run
+
+    info = train_run(params.load(params_file), run, compute.load(), shards=SHARDS, models=MODELS)
+    _show({"model": str(MODELS / run), **info.metrics}, as_json)
+
+
+@app.command()
+def evaluate(
+    run: Annotated[str | None, typer.Argument(metavar="[RUN]", help="A run.")] = None,
+    every: Annotated[bool, typer.Option("--all", help="Every run of params.yaml.")] = False,
+    data: Annotated[
+        Path | None, typer.Option(help="Judge on this folder or archive instead of the test split.")
+    ] = None,
+    params_file: ParamsFile = PARAMS,
+    as_json: Json = False,
+) -> None:
+    """Judge trained models on the test split, or on any folder in one of CVSI-2015's layouts."""
+    from pipeline.evaluate import evaluate_folder, evaluate_run
+    from pipeline.reporting.plots import write_metrics
+
+    names = _chosen(params.load(params_file), run, every)
+    if data is not None:
+        found = [evaluate_folder(MODELS / name, data) for name in names]
+    else:
+        settings = params.load(params_file)
+        found = [
+            evaluate_run(
+                settings, name, models=MODELS, shards=SHARDS, folder=REPORTS / "evaluations"
+            )
+            for name in names
+        ]
+        if every:
+            write_metrics(REPORTS, found)
+    if as_json:
+        _show([one.model_dump(mode="json") for one in found], True)
+        return
+    for one in found:
+        rows = [["script", "images", "correct", "accuracy %", "F1 %"]]
+        rows += [
+            [name, str(s.images), str(s.correct), f"{s.accuracy:.2f}", f"{s.f1:.2f}"]
+            for name, s in one.per_script.items()
+        ]
+        title = (
+            f"{one.run} on {one.data.source}: {one.correct} of {one.images}, {one.accuracy:.2f} % "
+            f"({one.accuracy_low:.2f} to {one.accuracy_high:.2f})"
+        )
+        _table(title, rows)
+
+
+@app.command()
+def report(params_file: ParamsFile = PARAMS, as_json: Json = False) -> None:
+    """Write reports/summary.json and reports/index.html, and print the result table."""
+    from pipeline.report import summary_table, write_report
+
+    summary = write_report(params.load(params_file), REPORTS, models=MODELS, shards=SHARDS)
+    if as_json:
+        _show(summary.model_dump(mode="json"), True)
+        return
+    Console().print(summary_table(summary))
+    _show({"report": str((REPORTS / "index.html").resolve())}, False)
+
+
+@app.command()
+def export(
+    run: Annotated[str | None, typer.Argument(metavar="[RUN]", help="A run.")] = None,
+    every: Annotated[bool, typer.Option("--all", help="Every student of params.yaml.")] = False,
+    params_file: ParamsFile = PARAMS,
+    as_json: Json = False,
+) -> None:
+    """Write exports/RUN: the model, its ONNX twin checked against it, and a model card."""
+    from pipeline.export import export_run
+
+    settings = params.load(params_file)
+    names = _chosen(settings, run, every, role="student")
+    exported = [
+        export_run(name, models=MODELS, shards=SHARDS, reports=REPORTS, out=EXPORTS)
+        for name in names
+    ]
+    _show([one.model_dump(mode="json") for one in exported], as_json)
+
+
+@app.command()
+def predict(
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Images or folders.")],
+    run: Annotated[str | None, typer.Option(help="A trained run, under models/.")] = None,
+    model: Annotated[Path | None, typer.Option(help="A model folder.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Tell the script of word images, with the probability of each."""
+    from pipeline.predict import predict as ask
+
+    if (run is None) == (model is None):
+        raise UsageError("give either --run, e.g. --run student-alone, or --model FOLDER")
+    answers = ask(model or MODELS / str(run), images)
+    if as_json:
+        _show([answer.model_dump(mode="json") for answer in answers], True)
+        return
+    rows = [["image", "script", "probability"]]
+    rows += [[answer.image, answer.script, f"{answer.probability:.3f}"] for answer in answers]
+    _table("", rows)
+
+
+@app.command()
+def doctor(params_file: ParamsFile = PARAMS, as_json: Json = False) -> None:
+    """Check this machine and the project, and list what is available."""
+    from pipeline.doctor import available, diagnose
+
+    settings = params.load(params_file)
+    checks = diagnose(settings)
+    listing = available(settings)
+    if as_json:
+        _show({"checks": [check.model_dump() for check in checks], "available": listing}, True)
+    else:
+        rows = [["", "check", "found", "advice"]]
+        rows += [["ok" if c.ok else "!!", c.name, c.detail, c.advice] for c in checks]
+        _table("", rows)
+        _show(listing, False)
+    if not all(check.ok for check in checks):
+        raise SystemExit(1)
+
+
+def _chosen(
+    settings: params.Params, run: str | None, every: bool, role: str | None = None
+) -> list[str]:
+    if (run is None) != every:
+        raise UsageError("give either a RUN or --all")
+    if run is not None:
+        return [find(settings, run).name]
+    return [one.name for one in all_runs(settings) if role in (None, one.role)]
+
+
+def _show(result: Any, as_json: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps(result, indent=2, ensure_ascii=False))
+        return
+    for part in result if isinstance(result, list) else [result]:
+        for name, value in part.items():
+            shown = ", ".join(map(str, value)) if isinstance(value, list) else value
+            typer.echo(f"{name}: {shown}")
+
+
+def _table(title: str, rows: list[list[str]]) -> None:
+    table = Table(*rows[0], title=title or None, title_justify="left")
+    for row in rows[1:]:
+        table.add_row(*row)
+    Console().print(table)

@@ -1,0 +1,75 @@
+"""Where and how fast things are computed: settings that do not change the result.
+
+They come from the environment, never from params.yaml: ``DISTILL_WORKERS=2 dvc repro``.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from pipeline.errors import UsageError
+
+
+class Compute(BaseSettings):
+    """The settings, each from the environment variable ``DISTILL_<NAME>``.
+
+    Attributes:
+        workers: training processes, started by Ray; 0 trains in this process, without Ray.
+        loaders: loader processes of each worker; null takes what the machine has cores for.
+        threads: CPU threads of each worker; null shares the cores among the workers.
+        storage: where checkpoints are kept, a folder or a URI.
+        checkpoint_steps: steps between two checkpoints within an epoch; 0 keeps one an epoch.
+        failures: how often a job goes on by itself after workers died.
+    """
+
+    model_config = SettingsConfigDict(env_prefix="DISTILL_", extra="forbid", frozen=True)
+
+    workers: Annotated[int, Field(ge=0)] = 1
+    loaders: Annotated[int, Field(ge=0)] | None = None
+    threads: Annotated[int, Field(ge=1)] | None = None
+    storage: str = ".checkpoints"
+    checkpoint_steps: Annotated[int, Field(ge=0)] = 0
+    failures: Annotated[int, Field(ge=0)] = 3
+
+    @property
+    def loader_processes(self) -> int:
+        """Loader processes of a worker."""
+        if self.loaders is not None:
+            return self.loaders
+        return max(1, min(8, cores() // max(1, self.workers) - 1))
+
+    @property
+    def worker_threads(self) -> int:
+        """CPU threads of a worker."""
+        return self.threads or max(1, cores() // max(1, self.workers))
+
+    @property
+    def absolute_storage(self) -> str:
+        """The storage as workers need it, since they change directory."""
+        return self.storage if "://" in self.storage else str(Path(self.storage).resolve())
+
+
+def load() -> Compute:
+    """The settings of this process's environment.
+
+    Raises:
+        UsageError: a variable has a value that is refused.
+    """
+    try:
+        return Compute()
+    except ValidationError as error:
+        lines = [
+            f"  DISTILL_{str(item['loc'][0]).upper()}: {item['msg']} (got {item['input']!r})"
+            for item in error.errors()
+        ]
+        raise UsageError("\n".join(["bad compute settings in the environment:", *lines])) from error
+
+
+def cores() -> int:
+    """The processor cores this process may use."""
+    return len(os.sched_getaffinity(0))

@@ -1,0 +1,171 @@
+"""Batches of views, in the order of the epoch plan."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from pipeline.data.augment import Augmenter
+from pipeline.data.plan import EpochPlan, Planner
+from pipeline.data.shards import Index, Sample, read_shard
+from pipeline.data.view import decode, fit
+from pipeline.errors import DataError
+from pipeline.params import View
+
+Place = tuple[int, int, int]
+"""Epoch, shard, place in the shard."""
+
+
+class Batch(NamedTuple):
+    """One rank's images of one step.
+
+    Attributes:
+        images: uint8 (N, 1, height, width), grey values.
+        labels: int64 (N,), places in the index's ``scripts``.
+        keys: N official names.
+    """
+
+    images: Tensor
+    labels: Tensor
+    keys: list[str]
+
+
+class ViewDataset(Dataset[Batch | DataError]):
+    """The views of one split. An element is asked for by (epoch, shard, place), a batch at a time.
+
+    Args:
+        folder: where the shards are.
+        index: what they hold.
+        split: which of them.
+        view: what is shown of an image.
+        seed: of the augmentation; None shows the image as it is.
+        window: shards kept in memory, as many as the epoch plan mixes.
+    """
+
+    def __init__(
+        self, folder: Path, index: Index, split: str, view: View, seed: int | None, window: int
+    ) -> None:
+        self._labels = {script: label for label, script in enumerate(index.scripts)}
+        self._folder = folder
+        self._shards = index.of(split)
+        self._view = view
+        self._augmenter = None if seed is None else Augmenter(view.augment, seed)
+        self._samples = lru_cache(maxsize=window + 1)(self._read)
+
+    def __getitems__(self, places: list[Place]) -> Batch | DataError:
+        """The batch of views at these places, or what is wrong with one of them.
+
+        PyTorch would put the trace of a loader process into the message of an error it raises.
+        """
+        try:
+            return self._batch(places)
+        except DataError as error:
+            return error
+
+    def _batch(self, places: list[Place]) -> Batch:
+        images = np.empty((len(places), 1, self._view.height, self._view.width), np.uint8)
+        labels, keys = [], []
+        for row, (epoch, shard, place) in enumerate(places):
+            sample = self._samples(shard)[place]
+            origin = f"{self._shards[shard].name}!{sample.key}.jpg"
+            grey = fit(decode(sample.jpeg, origin), self._view)
+            if self._augmenter is not None:
+                grey = self._augmenter(grey, sample.key, epoch)
+            images[row, 0] = grey
+            labels.append(self._labels[sample.script])
+            keys.append(sample.key)
+        return Batch(torch.from_numpy(images), torch.tensor(labels), keys)
+
+    def _read(self, shard: int) -> list[Sample]:
+        return read_shard(self._folder, self._shards[shard])
+
+
+class _Places(Sampler[list[Place]]):
+    """The places of one rank's batches in one epoch, from one step on."""
+
+    def __init__(self) -> None:
+        self.ask: tuple[int, EpochPlan, int, int, int] | None = None
+
+    def __iter__(self) -> Iterator[list[Place]]:
+        assert self.ask is not None
+        epoch, plan, first_step, rank, world_size = self.ask
+        for step in range(first_step, plan.steps):
+            rows = plan.batch(step, rank, world_size).tolist()
+            yield [(epoch, shard, place) for shard, place in rows]
+
+
+class Loader:
+    """Loads one split for one rank, with loader processes that live as long as it does.
+
+    Args:
+        dataset: where views come from.
+        planner: what comes when.
+        rank: which share of each batch.
+        world_size: how many shares there are.
+        workers: loader processes; 0 loads in this one.
+        pin_memory: make copying to a GPU faster.
+    """
+
+    def __init__(
+        self,
+        dataset: ViewDataset,
+        planner: Planner,
+        *,
+        rank: int = 0,
+        world_size: int = 1,
+        workers: int = 0,
+        pin_memory: bool = False,
+    ) -> None:
+        planner.check(world_size)
+        self.planner = planner
+        self._rank, self._world_size = rank, world_size
+        self._places = _Places()
+        self._loader: DataLoader[Batch | DataError] = DataLoader(
+            dataset,
+            batch_sampler=self._places,
+            collate_fn=_as_it_is,
+            num_workers=workers,
+            persistent_workers=workers > 0,
+            prefetch_factor=4 if workers else None,
+            pin_memory=pin_memory,
+            worker_init_fn=_one_thread,
+        )
+
+    def epoch(self, epoch: int, first_step: int = 0) -> Iterator[Batch]:
+        """This rank's batches of a shuffled epoch, from ``first_step`` on.
+
+        Raises:
+            DataError: when the batch comes that holds what is missing or damaged.
+        """
+        return self._iterate(epoch, self.planner.shuffled(epoch), first_step)
+
+    def all_in_order(self) -> Iterator[Batch]:
+        """This rank's batches of one pass in the shards' order."""
+        return self._iterate(0, self.planner.in_order(), 0)
+
+    def _iterate(self, epoch: int, plan: EpochPlan, first_step: int) -> Iterator[Batch]:
+        self._places.ask = (epoch, plan, first_step, self._rank, self._world_size)
+        return map(_checked, self._loader)
+
+
+def _checked(batch: Batch | DataError) -> Batch:
+    if isinstance(batch, DataError):
+        raise batch
+    return batch
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch
+
+
+def _one_thread(worker: int) -> None:
+    cv2.setNumThreads(0)
+    torch.set_num_threads(1)

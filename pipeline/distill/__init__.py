@@ -1,0 +1,1 @@
+"""What a model is taught: losses, and the methods that use them."""

@@ -1,0 +1,206 @@
+"""Judges a trained model: on the test split, or on any folder of labelled images."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torchmetrics.functional.classification import (
+    multiclass_confusion_matrix,
+    multiclass_f1_score,
+    multiclass_precision,
+    multiclass_recall,
+)
+
+from pipeline import evaluation
+from pipeline.cost import count_macs, model_latency_ms
+from pipeline.data.loader import Batch
+from pipeline.data.shards import read_index
+from pipeline.data.source import Source, read_labelled
+from pipeline.data.view import Grey, fit
+from pipeline.errors import DataError
+from pipeline.evaluation import Evaluation, JudgedData, Prediction, ScriptScore
+from pipeline.inference import (
+    BATCH,
+    Answers,
+    answer,
+    asker,
+    check_data,
+    load_test,
+    read_image,
+    view_of,
+)
+from pipeline.models.build import ScriptClassifier, describe
+from pipeline.models.folder import ABOUT_FILE, WEIGHTS_FILE, ModelInfo, load_model
+from pipeline.params import Params, View
+from pipeline.runs import find
+from pipeline.statistics import wilson
+from pipeline.train.device import default_device
+
+log = logging.getLogger(__name__)
+
+_NAMED_FILES = 10
+
+
+def evaluate_run(
+    params: Params, name: str, *, models: Path, shards: Path, folder: Path
+) -> Evaluation:
+    """Judges a run's model on the test split, and keeps that in ``folder/<name>/``.
+
+    Raises:
+        UsageError: params.yaml asks for no such run.
+        DataError: the model or a shard is missing or damaged, or the model was trained on other
+            data than the shards hold.
+    """
+    find(params, name)
+    model, info = load_model(models / name)
+    index = read_index(shards)
+    check_data(info, index, models / name, shards)
+    batches = load_test(shards, index, view_of(info))
+    answers = answer(asker(model, default_device()), batches)
+    data = JudgedData(source=index.source, split="test", version=index.version)
+    judged = _judge(models / name, model, info, answers, data)
+    evaluation.write(folder / name, judged, predictions(answers, info.scripts))
+    log.info("%s: %.2f %% of %d test images", name, judged.accuracy, judged.images)
+    return judged
+
+
+def evaluate_folder(model_folder: Path, data: Path) -> Evaluation:
+    """Judges a model on a folder or zip of labelled images, in any of CVSI-2015's layouts.
+
+    Images of scripts that the model does not know are left out. One that cannot be read is an
+    error, not a wrong answer and not a smaller test.
+
+    Raises:
+        DataError: the model or the folder is missing or damaged, or an image cannot be read; every
+            such image is counted, the first ones are named.
+    """
+    model, info = load_model(model_folder)
+    source = read_labelled(data, info.scripts)
+    for note in source.notes:
+        log.warning("%s: %s", data, note)
+    greys, version = _read_all(source)
+    batches = _batches(source, greys, info)
+    answers = answer(asker(model, default_device()), batches)
+    # Another's folder may be called "cvsi": its name alone must not pass for that data set.
+    origin = "generated" if source.generated is not None else f"folder {data.resolve().name}"
+    judged = JudgedData(source=origin, split="all", version=version)
+    return _judge(model_folder, model, info, answers, judged)
+
+
+def predictions(answers: Answers, scripts: tuple[str, ...]) -> list[Prediction]:
+    """A row for every image, in the order of the answers."""
+    probabilities = answers.logits.softmax(dim=1)
+    best, chosen = probabilities.max(dim=1)
+    true = probabilities.gather(1, answers.labels[:, None])[:, 0]
+    rows = zip(
+        answers.keys,
+        answers.labels.tolist(),
+        chosen.tolist(),
+        best.tolist(),
+        true.tolist(),
+        strict=True,
+    )
+    return [
+        Prediction(key, scripts[label], scripts[said], probability, given)
+        for key, label, said, probability, given in rows
+    ]
+
+
+def _judge(
+    folder: Path, model: ScriptClassifier, info: ModelInfo, answers: Answers, data: JudgedData
+) -> Evaluation:
+    if "seed" not in info.parameters:
+        raise DataError(f"{folder / ABOUT_FILE} names no seed in parameters; train the run again")
+    model.cpu()
+    said = answers.logits.argmax(dim=1)
+    correct = int((said == answers.labels).sum())
+    interval = wilson(correct, len(answers.keys))
+    confusion = multiclass_confusion_matrix(said, answers.labels, len(info.scripts))
+    scores = _scores(said, answers.labels, info.scripts)
+    shown = [score.f1 for score in scores.values() if score.images]
+    view = view_of(info)
+    return Evaluation(
+        run=info.run,
+        role=info.role,
+        model=describe(info.network),
+        teachers=tuple(info.teachers),
+        seeds=(info.parameters["seed"],),
+        data=data,
+        scripts=info.scripts,
+        images=len(answers.keys),
+        correct=correct,
+        accuracy=interval.value,
+        accuracy_low=interval.low,
+        accuracy_high=interval.high,
+        macro_f1=sum(shown) / len(shown),
+        per_script=scores,
+        confusion=tuple(tuple(row) for row in confusion.tolist()),
+        parameters=sum(weight.numel() for weight in model.parameters()),
+        macs=count_macs(model, view),
+        model_bytes=(folder / WEIGHTS_FILE).stat().st_size,
+        latency_ms=model_latency_ms(model, view),
+    )
+
+
+def _scores(said: Tensor, labels: Tensor, scripts: tuple[str, ...]) -> dict[str, ScriptScore]:
+    count = len(scripts)
+    recall = multiclass_recall(said, labels, count, average="none")
+    precision = multiclass_precision(said, labels, count, average="none")
+    f1 = multiclass_f1_score(said, labels, count, average="none")
+    return {
+        script: ScriptScore(
+            images=int((labels == place).sum()),
+            correct=int(((labels == place) & (said == place)).sum()),
+            accuracy=100 * recall[place].item(),
+            precision=100 * precision[place].item(),
+            f1=100 * f1[place].item(),
+        )
+        for place, script in enumerate(scripts)
+    }
+
+
+def _read_all(source: Source) -> tuple[list[Grey], str]:
+    """The grey values of all images, and a SHA-256 over their keys, labels and bytes."""
+    greys: list[Grey] = []
+    faults: list[str] = []
+    digest = hashlib.sha256()
+    for image in source.images:
+        content = image.read()
+        digest.update(f"{image.key} {image.script} ".encode())
+        digest.update(hashlib.sha256(content).digest())
+        try:
+            greys.append(read_image(content, image.origin))
+        except DataError as error:
+            faults.append(f"  {error}")
+    if faults:
+        more = [f"  and {len(faults) - _NAMED_FILES} more"] * (len(faults) > _NAMED_FILES)
+        raise DataError(
+            "\n".join(
+                [
+                    f"{source.root}: {len(faults)} of {len(source.images)} images cannot be read, "
+                    "and an accuracy without them would be one of other images:",
+                    *faults[:_NAMED_FILES],
+                    *more,
+                ]
+            )
+        )
+    return greys, digest.hexdigest()
+
+
+def _batches(source: Source, greys: list[Grey], info: ModelInfo) -> Iterator[Batch]:
+    view: View = view_of(info)
+    for start in range(0, len(greys), BATCH):
+        images = source.images[start : start + BATCH]
+        views = [fit(grey, view) for grey in greys[start : start + BATCH]]
+        labels = [info.scripts.index(image.script) for image in images]
+        yield Batch(
+            torch.from_numpy(np.stack(views)[:, None]),
+            torch.tensor(labels),
+            [image.key for image in images],
+        )

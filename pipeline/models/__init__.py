@@ -1,0 +1,1 @@
+"""Networks: teachers, the CNN+LSTM assistant, the plain CNN student."""

@@ -1,0 +1,43 @@
+"""The assistant: convolutions, then a bidirectional LSTM over the width."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from pipeline.models.cnn import conv_chain
+from pipeline.params import Crnn
+
+
+class CnnLstm(nn.Module):
+    """Reads a word's columns in order, as CNN+LSTM recognisers do (Bhunia 2019).
+
+    The convolutions make a column of every four pixels of width; what is left of the height is
+    averaged. The LSTM runs over the columns in both directions, and its outputs are averaged.
+    """
+
+    def __init__(self, network: Crnn, classes: int) -> None:
+        super().__init__()
+        count = len(network.channels)
+        strides = [
+            ((1, 1), (2, 2), (1, 1), (2, 2), (2, 1))[min(place, 4)] for place in range(count)
+        ]
+        self.features = conv_chain(network.channels, tuple(strides))
+        self.lstm = nn.LSTM(
+            network.channels[-1],
+            network.hidden,
+            network.layers,
+            batch_first=True,
+            bidirectional=True,
+        )
+        self.dropout = nn.Dropout(network.dropout)
+        self.classifier = nn.Linear(2 * network.hidden, classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits (N, classes) of standardised grey images (N, 1, H, W)."""
+        columns = self.features(images).mean(dim=2).transpose(1, 2)
+        # The CPU's LSTM kernel for bf16 is slower than the one for fp32.
+        with torch.autocast(columns.device.type, enabled=columns.device.type != "cpu"):
+            states, _ = self.lstm(columns.float() if columns.device.type == "cpu" else columns)
+        logits: Tensor = self.classifier(self.dropout(states.mean(dim=1)))
+        return logits

@@ -1,0 +1,1 @@
+"""What the report is made of: the evidence it reads, its figures and pictures, its page."""

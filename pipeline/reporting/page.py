@@ -1,0 +1,128 @@
+"""The page for people: what its template is given."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Final
+
+from pipeline.data.audit import Audit
+from pipeline.params import Params
+from pipeline.reporting import figures, published
+from pipeline.reporting.evidence import Evidence
+from pipeline.reporting.matrix import Cell, matrix, verdicts
+from pipeline.reporting.pictures import misread, sheet
+from pipeline.reporting.templating import fill
+from pipeline.statistics import wilson
+
+SPLITS: Final = ("train", "validation", "test")
+MOST_MISREAD: Final = 40
+SHEET_IMAGES: Final = 4
+
+CONTENTS: Final = (
+    ("matrix", "The matrix"),
+    ("published", "Published results"),
+    ("runs", "All runs"),
+    ("cost", "Accuracy against cost"),
+    ("curves", "Learning curves"),
+    ("scripts", "Per script"),
+    ("confusion", "Confusions"),
+    ("misread", "Misread words"),
+    ("data", "The data"),
+    ("audit", "Audit"),
+    ("made", "How it was made"),
+)
+
+
+def render(params: Params, evidence: Evidence, audit: Audit, shards: Path) -> str:
+    """The whole page, with every style and picture inside.
+
+    Raises:
+        DataError: an image that the page shows cannot be read.
+    """
+    return fill(
+        "index.html.j2", **_results(params, evidence), **_surroundings(evidence, audit, shards)
+    )
+
+
+def _results(params: Params, evidence: Evidence) -> dict[str, Any]:
+    runs = list(evidence.runs.values())
+    evaluations = [run.evaluation for run in runs]
+    chosen = evidence.chosen.evaluation
+    teachers = [run.evaluation for run in runs if run.run.role == "teacher"]
+    words = published.TEST_WORDS
+    return {
+        "chosen": chosen,
+        "largest": max(teachers, key=lambda evaluation: evaluation.parameters),
+        "evaluations": evaluations,
+        "chosen_first": sorted(evaluations, key=lambda each: each.run != chosen.run),
+        "matrix": matrix(params, evidence),
+        "student_alone": Cell(evidence.runs["student-alone"].evaluation),
+        "verdicts": verdicts(params, evidence),
+        "seeds_sentence": _seeds_sentence({run.seeds for run in evaluations}),
+        "published": published.SCRIPTS,
+        "systems": published.SYSTEMS,
+        "totals": [
+            (accuracy, wilson(round(words * accuracy / 100), words)) for accuracy in published.ALL
+        ],
+        "test_words": words,
+        "others": published.OTHERS,
+        "ours": chosen
+        if published.comparable(evidence.index.source, evidence.index.scripts)
+        else None,
+        "by_size": figures.scatter(
+            runs, lambda run: run.evaluation.parameters, "parameters", "parameters"
+        ),
+        "by_latency": figures.scatter(
+            runs, lambda run: run.evaluation.latency_ms, "ms for one image on one CPU thread", "ms"
+        ),
+        "curves": figures.curves(runs),
+        "worst": max(
+            100 - score.accuracy
+            for evaluation in evaluations
+            for score in evaluation.per_script.values()
+            if score.images
+        ),
+    }
+
+
+def _surroundings(evidence: Evidence, audit: Audit, shards: Path) -> dict[str, Any]:
+    index, runs = evidence.index, list(evidence.runs.values())
+    generated = index.source == "generated"
+    chosen = evidence.chosen
+    return {
+        "contents": CONTENTS,
+        "generated": generated,
+        "images_are": "generated words" if generated else "real images, taken as CVSI-2015",
+        "scripts": index.scripts,
+        "images": [(split, index.images(split)) for split in SPLITS],
+        "misread": misread(shards, index, list(chosen.predictions.values()), MOST_MISREAD),
+        "sheet": sheet(shards, index, SPLITS, SHEET_IMAGES),
+        "problems": [problem.line() for problem in audit.problems],
+        "findings": audit.lines(),
+        "counts": audit.table(),
+        "official": audit.official is not None,
+        "data_version": index.version,
+        "code_versions": sorted({run.model.code_version for run in runs}),
+        "parameters": [
+            (
+                run.name,
+                run.run.role,
+                json.dumps(run.model.parameters, indent=2, sort_keys=True, ensure_ascii=False),
+            )
+            for run in runs
+        ],
+        "commands": _commands([run.name for run in runs]),
+    }
+
+
+def _seeds_sentence(seeds: set[tuple[int, ...]]) -> str:
+    if all(len(each) == 1 for each in seeds):
+        return "every run was trained once, with one seed."
+    return "the seeds of every run stand in the table of all runs."
+
+
+def _commands(runs: list[str]) -> list[str]:
+    python = "python -m pipeline"
+    steps = [f"{python} {verb} {run}" for run in runs for verb in ("train", "evaluate")]
+    return [f"{python} shards", *steps, f"{python} report"]

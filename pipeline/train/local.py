@@ -1,0 +1,37 @@
+"""Training in this process, without Ray: one worker, checkpoints in a folder."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+from pipeline.files import whole_folder
+from pipeline.train.checkpoint import Checkpoint
+from pipeline.train.device import Worker, default_device
+from pipeline.train.loop import Trained
+from pipeline.train.setup import Job, make_trainer
+
+
+class FolderKeeper:
+    """Keeps the last checkpoint in a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def keep(self, checkpoint: Checkpoint, metrics: Mapping[str, float]) -> None:
+        """See :class:`pipeline.train.loop.Keeper`."""
+        with whole_folder(self._folder) as part:
+            checkpoint.save(part)
+
+
+def train_here(job: Job, folder: Path) -> Trained:
+    """Trains a run in this process, or goes on from the checkpoint in ``folder``."""
+    worker = Worker(device=default_device(), loaders=job.loaders)
+    trainer = make_trainer(job, worker, FolderKeeper(folder))
+    return trainer.run(Checkpoint.load(folder) if folder.exists() else None)
+
+
+def forget(folder: Path) -> None:
+    """Removes the checkpoints of a run whose model is in its place."""
+    shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,147 @@
+"""The Ray Train job around the loop: workers, checkpoints in its storage, restarts."""
+
+from __future__ import annotations
+
+import logging
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import ray
+import ray.train
+import torch
+from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+from ray.train.torch import TorchTrainer, get_device
+from ray.train.v2._internal.execution.context import logger as report_log
+from ray.train.v2.api.config import LoggingConfig
+
+from pipeline.compute import Compute, cores
+from pipeline.errors import DataError, TrainingError
+from pipeline.train.checkpoint import Checkpoint
+from pipeline.train.device import Worker
+from pipeline.train.loop import EpochRow, Trained
+from pipeline.train.setup import Job, make_trainer
+
+log = logging.getLogger(__name__)
+
+
+class ReportKeeper:
+    """Hands checkpoints to Ray Train, which puts them into its storage. Rank 0 brings them."""
+
+    def __init__(self, rank: int) -> None:
+        self._rank = rank
+
+    def keep(self, checkpoint: Checkpoint, metrics: Mapping[str, float]) -> None:
+        """See :class:`pipeline.train.loop.Keeper`; a barrier for all workers."""
+        if self._rank:
+            ray.train.report(dict(metrics))
+            return
+        with tempfile.TemporaryDirectory() as folder:
+            checkpoint.save(Path(folder))
+            ray.train.report(dict(metrics), checkpoint=ray.train.Checkpoint(folder))
+
+
+def train_on_ray(job: Job, name: str, compute: Compute) -> Trained:
+    """Trains a run as a Ray Train job, or goes on with the job of that name.
+
+    Args:
+        job: what to train.
+        name: of the job; one that is finished is not trained again.
+        compute: workers, storage, restarts.
+
+    Raises:
+        DataError: the data or a teacher is not what it should be.
+        TrainingError: the job failed more often than ``compute.failures`` allows.
+    """
+    connect(compute)
+    gpu = ray.cluster_resources().get("GPU", 0) > 0
+    share = {} if gpu else {"CPU": cores() / compute.workers}
+    trainer = TorchTrainer(
+        _work,
+        train_loop_config={"job": job.model_dump_json()},
+        scaling_config=ScalingConfig(
+            num_workers=compute.workers, use_gpu=gpu, resources_per_worker=share or None
+        ),
+        run_config=RunConfig(
+            name=name,
+            storage_path=compute.absolute_storage,
+            checkpoint_config=CheckpointConfig(num_to_keep=2),
+            failure_config=FailureConfig(max_failures=compute.failures),
+            logging_config=LoggingConfig(log_level="WARNING"),
+        ),
+    )
+    try:
+        result = trainer.fit()
+    except ray.train.TrainingFailedError as error:
+        raise _cause(error) from error
+    if result.checkpoint is None:
+        raise TrainingError(f"the job {name} ended without a checkpoint; remove its storage, retry")
+    with result.checkpoint.as_directory() as folder:
+        last = Checkpoint.load(Path(folder))
+    history = [EpochRow(**row) for row in last.numbers["history"]]
+    return Trained(last.part("best"), history, last.numbers["best_epoch"])
+
+
+def connect(compute: Compute) -> None:
+    """Joins the cluster at RAY_ADDRESS, or starts a local one that ends with this process."""
+    if ray.is_initialized():
+        return
+    address = os.environ.get("RAY_ADDRESS")
+    if not address:
+        # One machine is not warned before it goes; the watcher would cost a process.
+        os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
+    options: dict[str, Any] = (
+        {"address": address}
+        if address
+        else {
+            "num_cpus": cores(),
+            "include_dashboard": False,
+        }
+    )
+    ray.init(
+        logging_level=logging.WARNING,
+        log_to_driver=True,
+        # Workers are other processes: they import this package by the same path.
+        runtime_env={
+            "env_vars": {
+                "PYTHONPATH": str(Path(__file__).parents[2]),
+                "OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "PASSIVE"),
+            },
+            "worker_process_setup_hook": "pipeline.quiet.quiet_ray",
+        },
+        **options,
+    )
+
+
+def _work(config: dict[str, str]) -> None:
+    """One worker of the job."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    report_log.setLevel(logging.WARNING)
+    job = Job.model_validate_json(config["job"])
+    context = ray.train.get_context()
+    rank, world_size = context.get_world_rank(), context.get_world_size()
+    device = get_device()
+    assert isinstance(device, torch.device)
+    worker = Worker(rank, world_size, device, job.loaders)
+    if rank:
+        logging.getLogger("pipeline").setLevel(logging.WARNING)
+    trainer = make_trainer(job, worker, ReportKeeper(rank))
+    kept = ray.train.get_checkpoint()
+    if kept is None:
+        trainer.run()
+        return
+    with kept.as_directory() as folder:
+        checkpoint = Checkpoint.load(Path(folder))
+    trainer.run(checkpoint)
+
+
+def _cause(error: Exception) -> Exception:
+    """Our own error behind Ray's, if there is one."""
+    causes = getattr(error, "worker_failures", {}).values()
+    for cause in causes:
+        inner = getattr(cause, "cause", cause)
+        if isinstance(inner, (DataError, TrainingError)):
+            return inner
+    return TrainingError(f"the Ray job failed: {error}")

@@ -1,0 +1,123 @@
+"""Trains one run of params.yaml and puts its model folder in place."""
+
+from __future__ import annotations
+
+import csv
+import io
+import logging
+import os
+from dataclasses import asdict, fields
+from pathlib import Path
+
+from pipeline.compute import Compute
+from pipeline.data.shards import read_index
+from pipeline.errors import DataError
+from pipeline.files import whole_folder, write_whole
+from pipeline.models.folder import NORMALISATION, WEIGHTS_FILE, InputSize, ModelInfo, save_model
+from pipeline.params import Params
+from pipeline.runs import Run, find
+from pipeline.train.fingerprint import code_version, run_fingerprint
+from pipeline.train.local import forget, train_here
+from pipeline.train.loop import EpochRow, Trained
+from pipeline.train.setup import Job
+
+log = logging.getLogger(__name__)
+
+HISTORY_FILE = "history.csv"
+MODELS = Path("models")
+SHARDS = Path("data/shards")
+
+
+def train_run(
+    params: Params, name: str, compute: Compute, *, shards: Path = SHARDS, models: Path = MODELS
+) -> ModelInfo:
+    """Trains a run, in this process or as a Ray Train job, and writes ``models/<name>/``.
+
+    What was interrupted goes on from its last checkpoint.
+
+    Raises:
+        UsageError: there is no such run.
+        DataError: the shards or a teacher are missing or damaged.
+        TrainingError: training cannot go on.
+    """
+    run = find(params, name)
+    for teacher in run.teachers:
+        if not (models / teacher / WEIGHTS_FILE).exists():
+            raise DataError(f"{name} learns from {teacher}, which is not trained: train it first")
+    index = read_index(shards)
+    job = Job(
+        run=run,
+        shards=shards.resolve(),
+        models=models.resolve(),
+        shuffle_shards=params.data.shuffle_shards,
+        checkpoint_steps=compute.checkpoint_steps,
+        loaders=compute.loader_processes,
+        threads=compute.worker_threads,
+    )
+    job_name = f"{name}-{run_fingerprint(run, index.version, models)}"
+    storage = Path(compute.absolute_storage)
+    log.info("%s: %s", name, _plan(run, index.images("train")))
+    if compute.workers == 0:
+        folder = storage / f"{job_name}-here"
+        trained = train_here(job, folder)
+    else:
+        from pipeline.train.ray_job import train_on_ray  # noqa: PLC0415 - seconds, only where used
+
+        folder = storage / job_name
+        trained = train_on_ray(job, job_name, compute)
+    info = _info(run, trained, index.source, index.version, index.scripts)
+    write_model(models / name, info, trained)
+    if "://" not in compute.storage:
+        forget(folder)
+    return info
+
+
+def write_model(folder: Path, info: ModelInfo, trained: Trained) -> None:
+    """Writes a model folder, whole or not at all."""
+    with whole_folder(folder) as part:
+        save_model(part, info, trained.weights)
+        write_whole(part / HISTORY_FILE, _csv(trained.history))
+
+
+def _plan(run: Run, images: int) -> str:
+    taught = f", taught by {' and '.join(run.teachers)}" if run.teachers else ""
+    return f"{run.training.epochs} epochs of {images:,} images{taught}"
+
+
+def _info(
+    run: Run, trained: Trained, source: str, version: str, scripts: tuple[str, ...]
+) -> ModelInfo:
+    best = trained.history[trained.best_epoch - 1]
+    return ModelInfo(
+        run=run.name,
+        role=run.role,
+        network=run.network,
+        scripts=scripts,
+        input=InputSize(channels=1, height=run.view.height, width=run.view.width),
+        normalisation=NORMALISATION,
+        teachers=run.teachers,
+        data_source=source,
+        data_version=version,
+        parameters=run.model_dump(
+            mode="json", include={"training", "distillation", "view", "seed"}
+        ),
+        code_version=code_version(),
+        metrics={
+            "validation_accuracy": best.validation_accuracy,
+            "validation_loss": best.validation_loss,
+            "best_epoch": trained.best_epoch,
+            "epochs": len(trained.history),
+        },
+    )
+
+
+def _csv(history: list[EpochRow]) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(
+        text, [column.name for column in fields(EpochRow)], lineterminator=os.linesep
+    )
+    writer.writeheader()
+    writer.writerows(
+        {name: round(value, 6) for name, value in asdict(row).items()} for row in history
+    )
+    return text.getvalue()

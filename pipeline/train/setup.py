@@ -1,0 +1,105 @@
+"""From a run to the trainer of one worker: models, method, loaders."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from pipeline.data.loader import Loader, ViewDataset
+from pipeline.data.plan import Planner
+from pipeline.data.shards import Index, read_index
+from pipeline.distill.methods import SoftTargets
+from pipeline.errors import DataError
+from pipeline.models.build import build
+from pipeline.models.folder import load_model
+from pipeline.params import Section
+from pipeline.runs import Run
+from pipeline.train.device import Worker
+from pipeline.train.loop import Keeper, Trainer
+
+VALIDATION_BATCH = 256
+
+
+class Job(Section):
+    """What a worker needs to train a run: values that travel as JSON.
+
+    Attributes:
+        run: the run.
+        shards: the folder of shards, absolute.
+        models: the folder of model folders, absolute: teachers are read from there.
+        shuffle_shards: shards whose images are mixed with each other.
+        checkpoint_steps: see :class:`pipeline.train.loop.Trainer`.
+        loaders: loader processes of a worker.
+        threads: CPU threads of a worker.
+    """
+
+    run: Run
+    shards: Path
+    models: Path
+    shuffle_shards: int
+    checkpoint_steps: int
+    loaders: int
+    threads: int
+
+
+def make_trainer(job: Job, worker: Worker, keeper: Keeper) -> Trainer:
+    """Builds everything a worker trains with.
+
+    Raises:
+        DataError: the shards or a teacher are missing or damaged, or a teacher tells other scripts.
+        UsageError: there are more workers than images in a batch.
+    """
+    run = job.run
+    torch.set_num_threads(job.threads)
+    index = read_index(job.shards)
+    teachers = {}
+    for name in run.teachers:
+        teachers[name], info = load_model(job.models / name)
+        if info.scripts != index.scripts:
+            raise DataError(
+                f"teacher {name} tells {', '.join(info.scripts)} apart, but the shards hold "
+                f"{', '.join(index.scripts)}; train it again on these shards"
+            )
+    torch.manual_seed(run.seed)
+    model = build(run.network, len(index.scripts), run.view)
+    return Trainer(
+        name=run.name,
+        model=model,
+        classes=len(index.scripts),
+        method=SoftTargets(run.teachers, run.distillation),
+        teachers=teachers,
+        training=run.training,
+        seed=run.seed,
+        train=make_loader(job, index, "train", worker, augmented=True),
+        validation=make_loader(job, index, "validation", worker, augmented=False),
+        worker=worker,
+        keeper=keeper,
+        checkpoint_steps=job.checkpoint_steps,
+    )
+
+
+def make_loader(job: Job, index: Index, split: str, worker: Worker, *, augmented: bool) -> Loader:
+    """The loader of one split for one worker."""
+    run = job.run
+    shards = index.of(split)
+    if not shards:
+        raise DataError(f"{job.shards} has no {split} images; rebuild the shards")
+    seed = run.seed if augmented else None
+    window = job.shuffle_shards
+    dataset = ViewDataset(job.shards, index, split, run.view, seed, window)
+    planner = Planner(
+        samples=tuple(shard.samples for shard in shards),
+        batch_size=run.training.batch_size if augmented else VALIDATION_BATCH,
+        seed=run.seed,
+        window=window,
+    )
+    return Loader(
+        dataset,
+        planner,
+        rank=worker.rank,
+        world_size=worker.world_size,
+        # Views of the validation split are cheap: no process of their own for them.
+        workers=worker.loaders if augmented else 0,
+        pin_memory=worker.device.type == "cuda",
+    )
