@@ -1,4 +1,4 @@
-"""python -m pipeline"""
+"""What ``python -m pipeline`` runs."""
 
 from pipeline.cli import main
 

@@ -38,6 +38,7 @@ from pipeline.inference import (
 from pipeline.models.build import ScriptClassifier, describe
 from pipeline.models.folder import ABOUT_FILE, WEIGHTS_FILE, ModelInfo, load_model
 from pipeline.params import Params, View
+from pipeline.progress import Progress
 from pipeline.runs import find
 from pipeline.statistics import wilson
 from pipeline.train.device import default_device
@@ -62,7 +63,8 @@ def evaluate_run(
     index = read_index(shards)
     check_data(info, index, models / name, shards)
     batches = load_test(shards, index, view_of(info))
-    answers = answer(asker(model, default_device()), batches)
+    progress, total = Progress(f"evaluate {name}", "images"), index.images("test")
+    answers = answer(asker(model, default_device()), batches, lambda done: progress(done, total))
     data = JudgedData(source=index.source, split="test", version=index.version)
     judged = _judge(models / name, model, info, answers, data)
     evaluation.write(folder / name, judged, predictions(answers, info.scripts))
@@ -84,8 +86,8 @@ def evaluate_folder(model_folder: Path, data: Path) -> Evaluation:
     source = read_labelled(data, info.scripts)
     for note in source.notes:
         log.warning("%s: %s", data, note)
-    greys, version = _read_all(source)
-    batches = _batches(source, greys, info)
+    views, version = _read_all(source, view_of(info))
+    batches = _batches(source, views, info.scripts)
     answers = answer(asker(model, default_device()), batches)
     # Another's folder may be called "cvsi": its name alone must not pass for that data set.
     origin = "generated" if source.generated is not None else f"folder {data.resolve().name}"
@@ -165,9 +167,9 @@ def _scores(said: Tensor, labels: Tensor, scripts: tuple[str, ...]) -> dict[str,
     }
 
 
-def _read_all(source: Source) -> tuple[list[Grey], str]:
-    """The grey values of all images, and a SHA-256 over their keys, labels and bytes."""
-    greys: list[Grey] = []
+def _read_all(source: Source, view: View) -> tuple[list[Grey], str]:
+    """What is shown of all images, and a SHA-256 over their keys, labels and bytes."""
+    views: list[Grey] = []
     faults: list[str] = []
     digest = hashlib.sha256()
     for image in source.images:
@@ -175,7 +177,7 @@ def _read_all(source: Source) -> tuple[list[Grey], str]:
         digest.update(f"{image.key} {image.script} ".encode())
         digest.update(hashlib.sha256(content).digest())
         try:
-            greys.append(read_image(content, image.origin))
+            views.append(fit(read_image(content, image.origin), view))
         except DataError as error:
             faults.append(f"  {error}")
     if faults:
@@ -190,17 +192,14 @@ def _read_all(source: Source) -> tuple[list[Grey], str]:
                 ]
             )
         )
-    return greys, digest.hexdigest()
+    return views, digest.hexdigest()
 
 
-def _batches(source: Source, greys: list[Grey], info: ModelInfo) -> Iterator[Batch]:
-    view: View = view_of(info)
-    for start in range(0, len(greys), BATCH):
+def _batches(source: Source, views: list[Grey], scripts: tuple[str, ...]) -> Iterator[Batch]:
+    for start in range(0, len(views), BATCH):
         images = source.images[start : start + BATCH]
-        views = [fit(grey, view) for grey in greys[start : start + BATCH]]
-        labels = [info.scripts.index(image.script) for image in images]
         yield Batch(
-            torch.from_numpy(np.stack(views)[:, None]),
-            torch.tensor(labels),
+            torch.from_numpy(np.stack(views[start : start + BATCH])[:, None]),
+            torch.tensor([scripts.index(image.script) for image in images]),
             [image.key for image in images],
         )

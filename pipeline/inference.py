@@ -65,8 +65,15 @@ def asker(model: nn.Module, device: torch.device) -> Ask:
     return ask
 
 
-def answer(ask: Ask, batches: Iterable[Batch]) -> Answers:
+def answer(
+    ask: Ask, batches: Iterable[Batch], progress: Callable[[int], None] = lambda done: None
+) -> Answers:
     """Asks a model about every batch.
+
+    Args:
+        ask: the model.
+        batches: labelled images.
+        progress: called with the images that were answered so far.
 
     Raises:
         DataError: it answers with numbers that are not finite, or a batch cannot be read.
@@ -77,6 +84,7 @@ def answer(ask: Ask, batches: Iterable[Batch]) -> Answers:
         keys += batch.keys
         labels.append(batch.labels)
         logits.append(ask(batch.images.float()))
+        progress(len(keys))
     said = Answers(tuple(keys), torch.cat(labels), torch.cat(logits))
     if bad := int((~said.logits.isfinite().all(dim=1)).sum()):
         raise DataError(

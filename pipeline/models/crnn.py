@@ -37,7 +37,10 @@ class CnnLstm(nn.Module):
         """Logits (N, classes) of standardised grey images (N, 1, H, W)."""
         columns = self.features(images).mean(dim=2).transpose(1, 2)
         # The CPU's LSTM kernel for bf16 is slower than the one for fp32.
-        with torch.autocast(columns.device.type, enabled=columns.device.type != "cpu"):
-            states, _ = self.lstm(columns.float() if columns.device.type == "cpu" else columns)
+        if columns.device.type == "cpu":
+            with torch.autocast("cpu", enabled=False):
+                states, _ = self.lstm(columns.float())
+        else:
+            states, _ = self.lstm(columns)
         logits: Tensor = self.classifier(self.dropout(states.mean(dim=1)))
         return logits

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import math
 from typing import Any
 
@@ -34,8 +35,9 @@ class TimmTeacher(nn.Module):
 def _create(network: Timm, classes: int, view: View) -> nn.Module:
     arguments: dict[str, Any] = {"num_classes": classes, "in_chans": 1, **network.arguments}
     if not timm.is_model(network.name):
-        close = ", ".join(timm.list_models(f"*{network.name[:6]}*")[:8]) or "see timm.list_models()"
-        raise UsageError(f"timm has no network {network.name!r}; near it: {close}")
+        close = difflib.get_close_matches(network.name, timm.list_models(), 8, 0.5)
+        near = ", ".join(close) or "none, see timm.list_models()"
+        raise UsageError(f"timm has no network {network.name!r}; near it: {near}")
     if network.weights is not None:
         if not network.weights.exists():
             raise DataError(f"{network.weights} is missing: pretrained weights of {network.name}")

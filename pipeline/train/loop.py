@@ -102,11 +102,13 @@ class Trained:
         weights: of the best epoch on validation.
         history: a row an epoch.
         best_epoch: from 1.
+        seconds: from the first step to the last checkpoint, over all attempts.
     """
 
     weights: dict[str, Tensor]
     history: list[EpochRow]
     best_epoch: int
+    seconds: float
 
 
 @dataclass
@@ -155,6 +157,7 @@ class Trainer:
             TrainingError: the loss is not finite; the message names the step and the images.
         """
         self._set_up()
+        self._began = time.perf_counter()
         epoch, step, sums = 0, 0, _Sums()
         if resume is not None:
             epoch, step, sums = self._restore(resume)
@@ -167,7 +170,7 @@ class Trainer:
                 self._checkpoint(epoch, 0, sums),
                 {"epoch": row.epoch, "validation_accuracy": row.validation_accuracy},
             )
-        return Trained(self._best, self._history, self._best_epoch)
+        return Trained(self._best, self._history, self._best_epoch, self._seconds())
 
     def _set_up(self) -> None:
         device = self.worker.device
@@ -226,8 +229,8 @@ class Trainer:
             keys = ", ".join(batch.keys[:8]) + (" ..." if len(batch.keys) > 8 else "")
             raise TrainingError(
                 f"{self.name}: the loss is {float(losses.total.detach())} at epoch {epoch + 1}, "
-                f"step {step + 1}, rank {self.worker.rank}, on the images {keys}; lower training.lr, "
-                "set training.clip_norm, or look at these images"
+                f"step {step + 1}, rank {self.worker.rank}, on the images {keys}; lower "
+                "training.lr, set training.clip_norm, or look at these images"
             )
         for group in self._optimizer.param_groups:
             group["lr"] = rate
@@ -333,6 +336,7 @@ class Trainer:
         numbers: dict[str, Any] = {
             "history": [asdict(row) for row in self._history],
             "best_epoch": self._best_epoch,
+            "seconds": self._seconds(),
             "sums": asdict(sums),
             "scaler": self._scaler.state_dict(),
         }
@@ -355,8 +359,12 @@ class Trainer:
         self._scaler.load_state_dict(checkpoint.numbers["scaler"])
         self._best = {name: value.to(device) for name, value in checkpoint.part("best").items()}
         self._best_epoch = checkpoint.numbers["best_epoch"]
+        self._began -= checkpoint.numbers["seconds"]
         self._history = [EpochRow(**row) for row in checkpoint.numbers["history"]]
         return checkpoint.epoch, checkpoint.step, _Sums(**checkpoint.numbers["sums"])
+
+    def _seconds(self) -> float:
+        return time.perf_counter() - self._began
 
     def _show(self, epoch: int, done: int, steps: int, sums: _Sums) -> None:
         share = (epoch + done / steps) / self.training.epochs

@@ -81,7 +81,8 @@ def train_on_ray(job: Job, name: str, compute: Compute) -> Trained:
     with result.checkpoint.as_directory() as folder:
         last = Checkpoint.load(Path(folder))
     history = [EpochRow(**row) for row in last.numbers["history"]]
-    return Trained(last.part("best"), history, last.numbers["best_epoch"])
+    numbers = last.numbers
+    return Trained(last.part("best"), history, numbers["best_epoch"], numbers["seconds"])
 
 
 def connect(compute: Compute) -> None:

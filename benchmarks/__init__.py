@@ -1,0 +1,1 @@
+"""How fast, beside what: ratios measured in one run."""

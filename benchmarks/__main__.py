@@ -1,0 +1,113 @@
+"""python -m benchmarks: measures, prints a table, keeps JSON under benchmarks/results.
+
+Every figure that is compared is a ratio of two things timed in turn on this machine, since its
+speed changes from hour to hour. The shards must be there: dvc repro shards.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import platform
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+# Before PyTorch is loaded, as the command line does it.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ.setdefault("RAY_AUTH_MODE", "token")
+os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.loading import loader_ratio
+from benchmarks.sizes import compare_sizes
+from benchmarks.training import ray_ratio
+from pipeline import params
+from pipeline.compute import cores
+from pipeline.data.shards import read_index
+from pipeline.train.run import SHARDS
+
+RESULTS = Path("benchmarks/results")
+
+
+def main() -> None:
+    """Runs all benchmarks."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("--pairs", type=int, default=5, help="how often a pair is timed")
+    parser.add_argument("--json", action="store_true", help="print the results as JSON")
+    asked = parser.parse_args()
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    settings = params.load()
+    index = read_index(SHARDS)
+    with tempfile.TemporaryDirectory() as folder:
+        results: dict[str, Any] = {
+            "machine": _machine(),
+            "data_version": index.version,
+            "loader": loader_ratio(settings, index, asked.pairs),
+            "training": ray_ratio(settings, Path(folder), asked.pairs),
+            "sizes": compare_sizes(settings),
+        }
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    path = RESULTS / f"{platform.machine()}-{cores()}-cores.json"
+    path.write_text(json.dumps(results, indent=2) + "\n")
+    if asked.json:
+        print(json.dumps(results))
+        return
+    _print(results)
+    print(f"kept in {path}")
+
+
+def _machine() -> dict[str, Any]:
+    model = next(
+        (
+            line.split(":")[1].strip()
+            for line in Path("/proc/cpuinfo").read_text().splitlines()
+            if line.startswith("model name")
+        ),
+        platform.processor(),
+    )
+    return {
+        "processor": model,
+        "cores": cores(),
+        "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "date": time.strftime("%Y-%m-%d"),
+    }
+
+
+def _print(results: dict[str, Any]) -> None:
+    table = Table("measure", "median", "least to most", "goal", title="benchmarks")
+    loader, training = results["loader"], results["training"]
+    rows = [
+        ("loader over bare loop, images/s", loader["ratio"], "at least 0.9"),
+        ("share of training spent waiting for data", training["waiting"], "at most 0.05"),
+        ("Ray Train job over direct loop, seconds", training["ratio"], "at most 1.05"),
+        ("start-up of a Ray Train job, seconds", training["startup_seconds"], ""),
+    ]
+    for name, spread, goal in rows:
+        least, most = spread["least"], spread["most"]
+        table.add_row(name, f"{spread['median']:.3f}", f"{least:.3f} to {most:.3f}", goal)
+    Console().print(table)
+    sizes = Table("model", "parameters", "million MACs", "PyTorch ms", "ONNX Runtime ms")
+    for name, row in results["sizes"].items():
+        sizes.add_row(
+            name,
+            f"{row['parameters']:,}",
+            f"{row['macs'] / 1e6:.1f}",
+            f"{row['latency_ms']:.3f}",
+            f"{row['latency_ms_onnx']:.3f}",
+        )
+    Console().print(sizes)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,49 @@
+"""Teachers, assistant and student: parameters, multiply-accumulates, latency."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from pipeline.cost import count_macs, median_ms, model_latency_ms
+from pipeline.models.build import build, describe
+from pipeline.models.folder import NORMALISATION, InputSize, ModelInfo
+from pipeline.onnx_model import onnx_asker, to_onnx
+from pipeline.params import Params
+from pipeline.runs import all_runs
+
+
+def compare_sizes(params: Params) -> dict[str, Any]:
+    """One of each model of params.yaml, untrained: latency does not depend on the weights."""
+    scripts = params.data.classes
+    view = params.view
+    found = {}
+    for run in all_runs(params):
+        if run.model in found:
+            continue
+        model = build(run.network, len(scripts), view, pretrained=False).eval()
+        info = ModelInfo(
+            run=run.name,
+            role=run.role,
+            network=run.network,
+            scripts=scripts,
+            input=InputSize(channels=1, height=view.height, width=view.width),
+            normalisation=NORMALISATION,
+            teachers=run.teachers,
+            data_source=params.data.source,
+            data_version="",
+            parameters={},
+            code_version="",
+            metrics={},
+        )
+        ask = onnx_asker(to_onnx(model, info).SerializeToString(), threads=1)
+        image = torch.full((1, 1, view.height, view.width), 127.0)
+        found[run.model] = {
+            "network": describe(run.network),
+            "parameters": sum(weight.numel() for weight in model.parameters()),
+            "macs": count_macs(model, view),
+            "latency_ms": model_latency_ms(model, view),
+            "latency_ms_onnx": median_ms(lambda ask=ask, image=image: ask(image)),  # type: ignore[misc]
+        }
+    return found
