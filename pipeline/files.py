@@ -49,6 +49,7 @@ def whole_folder(path: Path) -> Iterator[Path]:
         was.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    folder_there(path)
     part = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
     try:
         yield part
@@ -57,7 +58,7 @@ def whole_folder(path: Path) -> Iterator[Path]:
                 with file.open("rb") as handle:
                     os.fsync(handle.fileno())
         part.chmod(0o755)
-        old = path.with_name(f".{path.name}.old")
+        old = _old(path)
         if path.exists():
             shutil.rmtree(old, ignore_errors=True)
             path.replace(old)
@@ -65,3 +66,20 @@ def whole_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(old, ignore_errors=True)
     finally:
         shutil.rmtree(part, ignore_errors=True)
+
+
+def folder_there(path: Path) -> bool:
+    """Whether a folder is there; one whose process was killed while replacing it is put back."""
+    if not path.exists() and _old(path).exists():
+        _old(path).replace(path)
+    return path.exists()
+
+
+def remove_folder(path: Path) -> None:
+    """Removes a folder, and what killed processes that wrote it left beside it."""
+    for folder in (path, *path.parent.glob(f".{path.name}.*")):
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _old(path: Path) -> Path:
+    return path.with_name(f".{path.name}.old")

@@ -283,14 +283,30 @@ class Params(Section):
     runs: dict[str, FurtherRun] = {}
 
     @model_validator(mode="after")
-    def _named_models_exist(self) -> Params:
+    def _fits_together(self) -> Params:
+        problems = []
         wanted = {*self.teachers, "assistant", "student", *(r.model for r in self.runs.values())}
-        if missing := sorted(wanted - set(self.models)):
-            raise ValueError(f"models has no entry for {', '.join(missing)}; add one")
+        for name in sorted(wanted - set(self.models)):
+            problems.append(f"models: no entry for {name}; add one")
         if len(set(self.teachers)) != len(self.teachers):
-            raise ValueError("teachers names one model twice")
+            problems.append("teachers: one model is named twice")
+        trained: dict[str, Training] = {}
         for name in self.models:
-            self.training_of(name)
+            try:
+                trained[name] = self.training_of(name)
+            except ValueError as error:
+                problems += str(error).splitlines()
+        learners = [
+            ("distillation.assistant", "assistant", self.distillation.assistant),
+            ("distillation.student", "student", self.distillation.student),
+            *((f"runs.{n}.distillation", r.model, r.distillation) for n, r in self.runs.items()),
+        ]
+        for path, model, distillation in learners:
+            # Its two parts are told apart by the one class of an image, and a mixture has two.
+            if distillation.loss == "dkd" and model in trained and trained[model].mixup:
+                problems.append(f"{path}.loss: dkd needs training.mixup 0 for the model {model}")
+        if problems:
+            raise ValueError("\n".join(problems))
         return self
 
     def training_of(self, model: str) -> Training:
@@ -300,7 +316,7 @@ class Params(Section):
             return Training.model_validate({**self.training.model_dump(), **overrides})
         except ValidationError as error:
             lines = [f"models.{model}.training.{line}" for line in _lines(error)]
-            raise ValueError("; ".join(lines)) from error
+            raise ValueError("\n".join(lines)) from error
 
 
 def load(path: Path = PARAMS_FILE) -> Params:
@@ -314,6 +330,8 @@ def load(path: Path = PARAMS_FILE) -> Params:
         text = path.read_text()
     except FileNotFoundError:
         raise UsageError(f"{path} is missing: run this from the project's top folder") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} cannot be read: {error}") from error
     try:
         content = yaml.safe_load(text)
     except yaml.YAMLError as error:
@@ -350,5 +368,5 @@ def _lines(error: ValidationError) -> list[str]:
                 message += (
                     f" (got {item['input']!r})" if not isinstance(item["input"], dict) else ""
                 )
-        lines.append(f"{path}: {message}" if path else message)
+        lines += [f"{path}: {message}"] if path else message.splitlines()
     return lines

@@ -37,7 +37,11 @@ class Run(Section):
 
 
 def all_runs(params: Params) -> tuple[Run, ...]:
-    """Every run of the matrix, each after its teachers: alone, then for every teacher its four."""
+    """Every run of params.yaml, each after its teachers: every teacher's four, then the others.
+
+    Raises:
+        UsageError: a further run has a name that is taken, or a teacher that is no run before it.
+    """
     chain = params.distillation
     runs: list[Run] = []
     for teacher in params.teachers:
@@ -52,6 +56,8 @@ def all_runs(params: Params) -> tuple[Run, ...]:
     runs.append(_run(params, "student-alone", "student", "student"))
     for name, row in params.runs.items():
         known = {run.name for run in runs}
+        if name in known:
+            raise UsageError(f"runs.{name}: the matrix has a run of that name; choose another")
         if unknown := sorted(set(row.teachers) - known):
             raise UsageError(
                 f"runs.{name}.teachers: no run {', '.join(unknown)} before it; "

@@ -78,6 +78,4 @@ def same_weights(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> b
 def untimed(history: list[EpochRow]) -> list[dict[str, Any]]:
     """The rows of a history without what hangs on the clock."""
     clock = {"seconds", "images_per_second", "waiting"}
-    return [
-        {key: value for key, value in vars(row).items() if key not in clock} for row in history
-    ]
+    return [{key: value for key, value in vars(row).items() if key not in clock} for row in history]

@@ -37,14 +37,15 @@ def conv_chain(channels: tuple[int, ...], strides: tuple[tuple[int, int], ...]) 
 class PlainCnn(nn.Module):
     """Convolutions, mean over the feature map, a linear layer.
 
-    The first convolution has stride 1, since the strokes of a small word are one or two pixels
-    wide; of the others every second one halves the map.
+    The first two convolutions halve the map, and of the others every second one does: most of the
+    work is then done on a quarter of the image's height, and one image takes less than a
+    millisecond.
     """
 
     def __init__(self, network: Cnn, classes: int) -> None:
         super().__init__()
         count = len(network.channels)
-        strides = [(2, 2) if place % 2 else (1, 1) for place in range(count)]
+        strides = [(2, 2) if place % 2 or not place else (1, 1) for place in range(count)]
         self.features = conv_chain(network.channels, tuple(strides))
         self.dropout = nn.Dropout(network.dropout)
         self.classifier = nn.Linear(network.channels[-1], classes)

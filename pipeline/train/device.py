@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -34,6 +35,18 @@ class Worker:
         return DistributedDataParallel(
             model, device_ids=[self.device] if self.device.type == "cuda" else None
         )
+
+    def of_the_first(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The first worker's tensors, on each of them: a batch norm's statistics differ."""
+        if self.world_size == 1:
+            return dict(tensors)
+        shared = {
+            name: value.detach().clone(memory_format=torch.contiguous_format)
+            for name, value in tensors.items()
+        }
+        for value in shared.values():
+            distributed.broadcast(value, 0)
+        return shared
 
     def sum(self, values: Tensor) -> Tensor:
         """The sum over all workers, on each of them."""

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
-from pipeline.files import whole_folder
+from pipeline.files import folder_there, remove_folder, whole_folder
 from pipeline.train.checkpoint import Checkpoint
 from pipeline.train.device import Worker, default_device
 from pipeline.train.loop import Trained
@@ -29,9 +28,9 @@ def train_here(job: Job, folder: Path) -> Trained:
     """Trains a run in this process, or goes on from the checkpoint in ``folder``."""
     worker = Worker(device=default_device(), loaders=job.loaders)
     trainer = make_trainer(job, worker, FolderKeeper(folder))
-    return trainer.run(Checkpoint.load(folder) if folder.exists() else None)
+    return trainer.run(Checkpoint.load(folder) if folder_there(folder) else None)
 
 
 def forget(folder: Path) -> None:
     """Removes the checkpoints of a run whose model is in its place."""
-    shutil.rmtree(folder, ignore_errors=True)
+    remove_folder(folder)

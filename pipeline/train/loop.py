@@ -246,7 +246,9 @@ class Trainer:
 
     def _end_epoch(self, epoch: int, rate: float, sums: _Sums) -> None:
         began = time.perf_counter()
-        evaluated = self._average.state if self._average else self.model.state_dict()
+        evaluated = self.worker.of_the_first(
+            self._average.state if self._average else self.model.state_dict()
+        )
         validation_loss, validation_accuracy = self._validate(evaluated)
         totals = self.worker.sum(
             torch.tensor(

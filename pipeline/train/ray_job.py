@@ -98,7 +98,8 @@ def connect(compute: Compute) -> None:
         if address
         else {
             "num_cpus": cores(),
-            "include_dashboard": False,
+            # Ray Train asks its server whether a job's controller lives; it listens on loopback.
+            "include_dashboard": True,
         }
     )
     ray.init(
@@ -110,7 +111,6 @@ def connect(compute: Compute) -> None:
                 "PYTHONPATH": str(Path(__file__).parents[2]),
                 "OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "PASSIVE"),
             },
-            "worker_process_setup_hook": "pipeline.quiet.quiet_ray",
         },
         **options,
     )

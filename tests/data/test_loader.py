@@ -145,9 +145,7 @@ def test_views_change_from_epoch_to_epoch(folder: Path) -> None:
 def test_a_pass_in_order_follows_the_shards_and_shows_plain_images(folder: Path) -> None:
     plain = loader(folder, seed=None)
     first, second = list(plain.all_in_order()), list(plain.epoch(4))
-    by_key = {
-        key: image for b in second for key, image in zip(b.keys, b.images, strict=True)
-    }
+    by_key = {key: image for b in second for key, image in zip(b.keys, b.images, strict=True)}
     for batch in first:
         for key, image in zip(batch.keys, batch.images, strict=True):
             assert torch.equal(image, by_key[key])
@@ -167,9 +165,7 @@ def test_all_ranks_in_order_cover_the_split_once(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_a_damaged_shard_stops_the_epoch_with_one_clear_line(
-    tmp_path: Path, workers: int
-) -> None:
+def test_a_damaged_shard_stops_the_epoch_with_one_clear_line(tmp_path: Path, workers: int) -> None:
     index = tiny_shards(tmp_path)
     path = tmp_path / index.of("train")[0].name
     path.write_bytes(path.read_bytes()[:-1] + b"!")

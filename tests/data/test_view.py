@@ -30,7 +30,9 @@ def test_colour_is_weighed_to_grey() -> None:
     assert abs(int(found[0, 0]) - round(0.587 * 255)) <= 1
 
 
-@pytest.mark.parametrize("content", [b"", b"no image", b"\xff\xd8\xff\xe0", png(np.zeros((2, 2), np.uint8))[:20]])
+@pytest.mark.parametrize(
+    "content", [b"", b"no image", b"\xff\xd8\xff\xe0", png(np.zeros((2, 2), np.uint8))[:20]]
+)
 def test_bytes_that_are_no_image_are_refused_by_name(content: bytes) -> None:
     with pytest.raises(DataError, match=r"train-000000\.tar!BEN_1\.jpg cannot be decoded"):
         decode(content, "train-000000.tar!BEN_1.jpg")

@@ -12,8 +12,8 @@ from tiny import CNN, tiny_info, tiny_model, tiny_shards
 from pipeline.data.shards import Index
 from pipeline.errors import DataError
 from pipeline.models import ocr
-from pipeline.models.folder import load_model, read_info, save_model
 from pipeline.models.build import build
+from pipeline.models.folder import load_model, read_info, save_model
 from pipeline.params import Architecture, Cnn, Crnn, Ocr, Timm, View
 
 VIEW = View(height=16, width=32)

@@ -261,7 +261,9 @@ def test_a_trained_run_leaves_a_whole_model_folder_and_no_checkpoints(
 
 def test_a_run_before_its_teacher_is_refused(folder: Path, tmp_path: Path) -> None:
     compute = Compute(workers=0, storage=str(tmp_path / "kept"))
-    with pytest.raises(DataError, match="student-cnn learns from teacher-cnn, which is not trained"):
+    with pytest.raises(
+        DataError, match="student-cnn learns from teacher-cnn, which is not trained"
+    ):
         train_run(
             params(), "student-cnn", compute, shards=folder / "shards", models=tmp_path / "models"
         )

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import resource
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from commands import run, start, wait_until, write_project
 from tiny import tiny_model, tiny_params, tiny_shards
 from torch import Tensor, nn
 from training import Interrupted, MemoryKeeper, make_job, same_weights, trainer, untimed
@@ -127,6 +123,20 @@ def test_train_here_goes_on_from_the_folder_it_is_given(folder: Path, tmp_path: 
     assert same_weights(train_here(job, tmp_path / "kept").weights, whole.weights)
 
 
+def test_train_here_goes_on_where_its_checkpoint_was_being_replaced(
+    folder: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(Interrupted):
+        trainer(
+            params(), TAUGHT, folder, DyingKeeper(tmp_path / "kept", 2), checkpoint_steps=0
+        ).run()
+    before = Checkpoint.load(tmp_path / "kept").numbers["history"]
+    (tmp_path / "kept").rename(tmp_path / ".kept.old")  # a kill between two renames leaves this
+    trained = train_here(make_job(params(), TAUGHT, folder), tmp_path / "kept")
+    assert [vars(row) for row in trained.history[:2]] == before, "not trained a second time"
+    assert len(trained.history) == 3
+
+
 def test_a_training_that_is_finished_is_not_trained_again(folder: Path, tmp_path: Path) -> None:
     job = make_job(params(), TAUGHT, folder)
     first = train_here(job, tmp_path / "kept")
@@ -180,13 +190,37 @@ def test_dropout_is_on_and_drawn_anew_in_every_step(folder: Path) -> None:
     assert not any(torch.equal(same_size[0], other) for other in same_size[1:])
 
 
-# --- the process itself ---------------------------------------------------------------------------
+def settings_of_a_command() -> dict[str, Any]:
+    return {
+        "training": {**EVERYTHING, "epochs": 40},
+        "models": {
+            "student": {"network": {"architecture": "cnn", "channels": [8, 12], "dropout": 0.4}}
+        },
+    }
 
 
-def write_project(path: Path, epochs: int) -> None:
-    """A folder to train in: params.yaml, shards."""
-    content = params().model_dump(mode="json")
-    content["training"]["epochs"] = epochs
-    path.mkdir()
-    (path / "params.yaml").write_text(__import__("json").dumps(content))
-    tiny_shards(path / "data/shards")
+def test_a_process_killed_in_mid_epoch_goes_on_when_run_again(tmp_path: Path) -> None:
+    command = ("train", "student-alone")
+    project = write_project(tmp_path / "killed", **settings_of_a_command())
+    undisturbed = write_project(tmp_path / "undisturbed", **settings_of_a_command())
+    process = start(project, *command, checkpoint_steps=2)
+    try:
+        kept = project / ".checkpoints"
+        wait_until(lambda: any(kept.glob("student-alone-*-here/state.json")), process)
+    finally:
+        process.kill()
+        process.wait()
+    assert process.returncode == -signal.SIGKILL
+    assert not (project / "models").exists()
+
+    again = run(project, *command, checkpoint_steps=2)
+    assert again.returncode == 0, again.stderr
+    assert "student-alone goes on from epoch" in again.stderr
+    whole = run(undisturbed, *command)
+    assert whole.returncode == 0, whole.stderr
+    weights = [
+        (folder / "models/student-alone/model.safetensors").read_bytes()
+        for folder in (project, undisturbed)
+    ]
+    assert weights[0] == weights[1]
+    assert list(kept.iterdir()) == []

@@ -1,0 +1,94 @@
+"""The same training as a Ray Train job, with real Ray: what dies is started again."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+from commands import descendants, run, start, wait_until, write_project
+
+pytestmark = pytest.mark.slow
+
+COMMAND = ("train", "student-alone")
+SETTINGS: dict[str, Any] = {
+    "training": {"epochs": 8, "batch_size": 10, "ema": 0.9, "mixup": 0.3, "lr": 0.02},
+    "models": {
+        "student": {"network": {"architecture": "cnn", "channels": [8, 12], "dropout": 0.4}}
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def expected(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """The weights of an undisturbed training without Ray."""
+    project = write_project(tmp_path_factory.mktemp("undisturbed"), **SETTINGS)
+    done = run(project, *COMMAND)
+    assert done.returncode == 0, done.stderr
+    return weights(project)
+
+
+def weights(project: Path) -> bytes:
+    return (project / "models/student-alone/model.safetensors").read_bytes()
+
+
+def has_checkpoint(project: Path) -> bool:
+    """Whether the job knows of one: its controller hears of them some time after they are kept."""
+    known = (project / ".checkpoints").glob("student-alone-*/checkpoint_manager_snapshot.json")
+    return any("checkpoint_20" in path.read_text() for path in known)
+
+
+def training_workers(process: subprocess.Popen[bytes]) -> list[int]:
+    return [pid for pid, command in descendants(process.pid).items() if "RayTrainWorker" in command]
+
+
+def test_a_killed_worker_is_replaced_and_the_job_ends_the_same(
+    tmp_path: Path, expected: bytes
+) -> None:
+    project = write_project(tmp_path / "project", **SETTINGS)
+    process = start(project, *COMMAND, workers=1, checkpoint_steps=2)
+    try:
+        wait_until(lambda: has_checkpoint(project), process)
+        (worker,) = training_workers(process)
+        os.kill(worker, signal.SIGKILL)
+        assert process.wait(timeout=150) == 0, (project / "out.txt").read_text()
+    finally:
+        process.kill()
+        process.wait()
+    assert "goes on from epoch" in (project / "out.txt").read_text()
+    assert weights(project) == expected
+
+
+def test_a_killed_driver_goes_on_when_run_again(tmp_path: Path, expected: bytes) -> None:
+    project = write_project(tmp_path / "project", **SETTINGS)
+    process = start(project, *COMMAND, workers=1, checkpoint_steps=2)
+    try:
+        wait_until(lambda: has_checkpoint(project), process)
+    finally:
+        process.kill()
+        process.wait()
+    assert not (project / "models").exists()
+    again = run(project, *COMMAND, workers=1, checkpoint_steps=2)
+    assert again.returncode == 0, again.stderr
+    assert "goes on from epoch" in again.stdout + again.stderr
+    assert weights(project) == expected
+    assert list((project / ".checkpoints").glob("student-*")) == [], "they are needed no more"
+
+
+def test_two_workers_train_and_what_is_wrong_with_the_data_reaches_the_user(
+    tmp_path: Path,
+) -> None:
+    project = write_project(tmp_path / "project", **SETTINGS)
+    shard = sorted((project / "data/shards/train").iterdir())[1]
+    content = shard.read_bytes()
+    shard.write_bytes(content[:-1])
+    bad = run(project, *COMMAND, workers=2, failures=0)
+    assert bad.returncode == 1
+    assert f"error: {shard} has {len(content) - 1} bytes" in bad.stderr
+    shard.write_bytes(content)
+    good = run(project, *COMMAND, workers=2, failures=0)
+    assert good.returncode == 0, good.stderr
+    assert len(weights(project)) > 1000
