@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.table import Table
+from safetensors import SafetensorError
 
 from pipeline import compute, params
 from pipeline.errors import DistillError, UsageError
@@ -62,6 +63,14 @@ def main() -> None:
             f"error: {error}", style="bold red", markup=False
         )
         raise SystemExit(error.exit_code) from error
+    except (OSError, SafetensorError) as error:
+        # A full disk, a folder that may not be written: what was there before is still whole.
+        Console(stderr=True, soft_wrap=True).print(
+            f"error: {error}; nothing was left half-written, run the same command again",
+            style="bold red",
+            markup=False,
+        )
+        raise SystemExit(1) from error
 
 
 @app.command()

@@ -16,6 +16,7 @@ PARAMS_FILE = Path("params.yaml")
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Finding = Literal[
     "test_in_train", "test_in_validation", "validation_in_train", "unreadable", "label_disagrees"
@@ -276,11 +277,11 @@ class Params(Section):
     data: Data
     generate: Generate
     view: View
-    teachers: Annotated[tuple[str, ...], Field(min_length=1)]
-    models: dict[str, Model]
+    teachers: Annotated[tuple[Name, ...], Field(min_length=1)]
+    models: dict[Name, Model]
     training: Training
     distillation: Chain
-    runs: dict[str, FurtherRun] = {}
+    runs: dict[Name, FurtherRun] = {}
 
     @model_validator(mode="after")
     def _fits_together(self) -> Params:

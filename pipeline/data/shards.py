@@ -55,7 +55,7 @@ class Index(BaseModel):
     """What a folder of shards holds.
 
     Attributes:
-        version: a SHA-256 over the names and checksums of all shards: the data's version.
+        version: a SHA-256 over the source, the scripts, and the names and checksums of all shards.
         source: ``generated`` or ``cvsi``.
         scripts: names in the order of the logits.
     """
@@ -138,7 +138,10 @@ def build(
                     )
                 )
         index = Index(
-            version=_version(shards), source=source, scripts=tuple(scripts), shards=tuple(shards)
+            version=_version(shards, source, scripts),
+            source=source,
+            scripts=tuple(scripts),
+            shards=tuple(shards),
         )
         write_whole(part / INDEX_FILE, index.model_dump_json(indent=1) + "\n")
     return index
@@ -161,7 +164,7 @@ def read_index(folder: Path) -> Index:
         shard.samples == sum(shard.classes.values()) and set(shard.classes) <= set(index.scripts)
         for shard in index.shards
     )
-    if index.version != _version(index.shards) or not counted:
+    if index.version != _version(index.shards, index.source, index.scripts) or not counted:
         raise DataError(f"{path} was changed after it was written; rebuild the shards")
     return index
 
@@ -206,9 +209,9 @@ def _mixed(image: WordImage) -> bytes:
     return hashlib.sha256(image.key.encode()).digest()
 
 
-def _version(shards: Iterable[Shard]) -> str:
-    lines = "".join(f"{shard.name} {shard.sha256}\n" for shard in shards)
-    return hashlib.sha256(lines.encode()).hexdigest()
+def _version(shards: Iterable[Shard], source: str, scripts: Iterable[str]) -> str:
+    lines = [f"{source} {' '.join(scripts)}", *(f"{s.name} {s.sha256}" for s in shards)]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
 def _write(path: Path, images: Sequence[WordImage], source: str) -> None:

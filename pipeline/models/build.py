@@ -7,7 +7,6 @@ from torch import Tensor, nn
 from pipeline.models.cnn import PlainCnn
 from pipeline.models.crnn import CnnLstm
 from pipeline.models.ocr import OcrTeacher
-from pipeline.models.timm import TimmTeacher
 from pipeline.params import Architecture, Cnn, Crnn, Ocr, View
 
 
@@ -60,6 +59,9 @@ def build(
         if pretrained:
             teacher.load_pretrained()
         return ScriptClassifier(teacher)
+    # timm takes seconds to import, and most networks here need none of it.
+    from pipeline.models.timm import TimmTeacher  # noqa: PLC0415
+
     if not pretrained:
         network = network.model_copy(update={"weights": None})
     return ScriptClassifier(TimmTeacher(network, classes, view))

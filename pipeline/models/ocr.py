@@ -11,9 +11,7 @@ import importlib.util
 import math
 from pathlib import Path
 
-import onnx
 import torch
-from onnx import numpy_helper
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -155,8 +153,11 @@ def _pretrained() -> list[tuple[Tensor, Tensor]]:
             "the weights of the ocr teacher come in the package rapidocr, which is not installed "
             f"with its {WEIGHTS}: pip install --no-deps -r requirements.lock"
         )
+    # Only a new teacher needs it, and it takes a second to import.
+    import onnx  # noqa: PLC0415
+
     graph = onnx.load(path).graph
-    arrays = {item.name: numpy_helper.to_array(item) for item in graph.initializer}
+    arrays = {item.name: onnx.numpy_helper.to_array(item) for item in graph.initializer}
     source = {node.output[0]: node.input[0] for node in graph.node if node.op_type == "Identity"}
 
     def constant(name: str) -> Tensor | None:

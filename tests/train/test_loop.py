@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 import torch
-from tiny import SCRIPTS, tiny_model, tiny_params, tiny_shards
+from tiny import SCRIPTS, tiny_images, tiny_model, tiny_params, tiny_shards
 from torch import nn
 from training import MemoryKeeper, same_weights, train, trainer, untimed
 
 from pipeline.compute import Compute
-from pipeline.data.shards import read_index
+from pipeline.data.shards import build, read_index
 from pipeline.errors import DataError, TrainingError
 from pipeline.models.folder import load_model
 from pipeline.params import Params
@@ -206,9 +206,8 @@ def test_teachers_are_not_changed_by_teaching(folder: Path) -> None:
 
 def test_a_teacher_of_other_scripts_is_refused(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "models").symlink_to(folder / "models")
-    index = tiny_shards(tmp_path / "shards")
-    path = tmp_path / "shards/index.json"
-    path.write_text(index.model_copy(update={"scripts": (*SCRIPTS, "Tamil")}).model_dump_json())
+    scripts = (*SCRIPTS, "Tamil")
+    build(tiny_images(), tmp_path / "shards", source="cvsi", scripts=scripts, shard_images=50)
     with pytest.raises(DataError, match=r"teacher-cnn tells Bengali.*Tamil; train it again"):
         trainer(params(), "student-cnn", tmp_path)
 
