@@ -1,0 +1,134 @@
+"""The README's commands, run in a copy of the project whose parameters are small."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+TOP = Path(__file__).parents[1]
+COMMAND = re.compile(r"^(python -m pipeline|dvc) .*$", re.MULTILINE)
+
+
+def commands() -> list[str]:
+    """The lines of README.md's shell blocks that call the pipeline or DVC, comments cut off."""
+    blocks = re.findall(r"```sh\n(.*?)```", (TOP / "README.md").read_text(), re.DOTALL)
+    return [line.group(0).split("#")[0].strip() for line in COMMAND.finditer("\n".join(blocks))]
+
+
+def run(project: Path, command: str) -> str:
+    environment = dict(os.environ)
+    environment["PATH"] = f"{Path(sys.executable).parent}:{environment['PATH']}"
+    # Ray is tested elsewhere; here its start-up, nine times, would be most of the time.
+    environment |= {"DISTILL_WORKERS": "0", "DVC_NO_ANALYTICS": "1"}
+    done = subprocess.run(
+        shlex.split(command),
+        cwd=project,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=400,
+        check=False,
+    )
+    assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkout of the project's own files, with parameters that take minutes off."""
+    folder = tmp_path_factory.mktemp("project") / "script-distill"
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=TOP,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.split("\0")
+    for name in filter(None, listed):
+        if (TOP / name).is_file() and name != "dvc.lock":
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(TOP / name, folder / name)
+    fonts = "pipeline/data/fontsource/node_modules"
+    (folder / fonts).symlink_to(TOP / fonts)
+    params = yaml.safe_load((folder / "params.yaml").read_text())
+    params["generate"] |= {"train": 300, "validation": 100, "test": 100}
+    params["teachers"] = params["teachers"][:1]
+    for model in params["models"].values():
+        model["training"]["epochs"] = 1
+    params["models"]["ocr"]["network"]["depth"] = 0.1
+    (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+    for command in (
+        "git init -q",
+        "git add -A",
+        "git -c user.name=test -c user.email=test@example.org commit -qm start",
+    ):
+        run(folder, command)
+    run(folder, "dvc repro")
+    return folder
+
+
+@pytest.mark.slow
+def test_the_main_job_leaves_what_it_promises(project: Path) -> None:
+    summary = json.loads((project / "reports/summary.json").read_text())
+    assert [row["run"] for row in summary["runs"]] == [
+        "teacher-ocr",
+        "assistant-ocr",
+        "student-ocr",
+        "student-ocr-assisted",
+        "student-alone",
+    ]
+    assert all(row["test_images"] == 100 for row in summary["runs"])
+    assert (project / "reports/index.html").read_text().startswith("<!doctype html>")
+    for student in ("student-alone", "student-ocr", "student-ocr-assisted"):
+        exported = {path.name for path in (project / "exports" / student).iterdir()}
+        assert {"model.onnx", "model.safetensors", "model.json", "README.md"} <= exported
+
+
+@pytest.mark.slow
+def test_a_second_run_finds_nothing_stale(project: Path) -> None:
+    assert "Data and pipelines are up to date" in run(project, "dvc repro")
+
+
+@pytest.mark.slow
+def test_another_temperature_makes_students_stale_and_no_teacher(project: Path) -> None:
+    path = project / "params.yaml"
+    kept = path.read_text()
+    params = yaml.safe_load(kept)
+    params["distillation"]["student"]["temperature"] = 2.0
+    path.write_text(yaml.safe_dump(params, sort_keys=False))
+    try:
+        stale = set(json.loads(run(project, "dvc status --json")))
+        assert {"student@ocr", "student-assisted@ocr"} <= stale
+        assert not stale & {"generate", "shards", "teacher@ocr", "assistant@ocr", "student-alone"}
+        assert "distillation.student.temperature" in run(project, "dvc params diff")
+    finally:
+        path.write_text(kept)
+
+
+@pytest.mark.slow
+def test_every_command_of_the_readme_works(project: Path) -> None:
+    word = project / "word.jpg"
+    archive = project / "data/generated.zip"
+    unpacked = project / "words"
+    shutil.unpack_archive(archive, unpacked)
+    shutil.copy(next((unpacked / "GroundTruth_TestDataset_CVSI2015/Task4").iterdir()), word)
+    ran = 0
+    for command in commands():
+        # What trains for long is covered above, at its small size.
+        if "exp run" in command or "repro" in command:
+            continue
+        names = {"student-ocr-assisted": "student-ocr-assisted", "/path/to/words": str(unpacked)}
+        for name, stands_for in names.items():
+            command = command.replace(name, stands_for)
+        run(project, command)
+        ran += 1
+    assert ran >= 5
