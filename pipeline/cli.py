@@ -25,7 +25,7 @@ _ENVIRONMENT = {
     "RAY_DEDUP_LOGS": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     # A thread that waits for another gives its core away: loader processes need it. Threads that
-    # spin instead made training four times slower on two busy cores.
+    # spin instead made training several times slower on two busy cores.
     "OMP_WAIT_POLICY": "PASSIVE",
     # The controller looks after its workers this often, and so ends this soon after them.
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",

@@ -52,7 +52,7 @@ def in_parallel(folder: Path, settings: Params, *, norms: bool) -> list[Any]:
     spawn(  # type: ignore[no-untyped-call]
         work, (2, folder, settings.model_dump_json(), norms), nprocs=2
     )
-    return [torch.load(folder / f"rank-{rank}.pt", weights_only=False) for rank in range(2)]
+    return [torch.load(folder / f"rank-{rank}.pt", weights_only=True) for rank in range(2)]
 
 
 @pytest.fixture(scope="module")
