@@ -11,11 +11,11 @@ from pipeline.compute import Compute
 from pipeline.data.shards import read_index
 from pipeline.params import Params
 from pipeline.runs import find
+from pipeline.train.history import EpochRow
+from pipeline.train.job import Job
 from pipeline.train.local import train_here
-from pipeline.train.loop import EpochRow
 from pipeline.train.ray_job import train_on_ray
 from pipeline.train.run import MODELS, SHARDS
-from pipeline.train.setup import Job
 
 EPOCHS = 2
 

@@ -21,7 +21,7 @@ sys.path.insert(0, {tests!r})
 from tiny import CNN, VIEW, tiny_info
 from pipeline.data.shards import read_index
 from pipeline.models.build import build
-from pipeline.train.loop import EpochRow, Trained
+from pipeline.train.history import EpochRow, Trained
 from pipeline.train.run import write_model
 folder = Path({folder!r})
 weights = build(CNN, 3, VIEW).state_dict()

@@ -15,8 +15,10 @@ from pipeline.params import Params
 from pipeline.runs import find
 from pipeline.train.checkpoint import Checkpoint
 from pipeline.train.device import Worker
-from pipeline.train.loop import EpochRow, Keeper, Trained, Trainer
-from pipeline.train.setup import Job, make_trainer
+from pipeline.train.history import EpochRow, Trained
+from pipeline.train.job import Job
+from pipeline.train.loop import Keeper, Trainer
+from pipeline.train.setup import make_trainer
 
 
 class MemoryKeeper:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from pipeline.files import folder_there, remove_folder, whole_folder
+from pipeline.files import folder_there, whole_folder
 from pipeline.train.checkpoint import Checkpoint
 from pipeline.train.device import Worker, default_device
-from pipeline.train.loop import Trained
-from pipeline.train.setup import Job, make_trainer
+from pipeline.train.history import Trained
+from pipeline.train.job import Job
+from pipeline.train.setup import make_trainer
 
 
 class FolderKeeper:
@@ -29,8 +30,3 @@ def train_here(job: Job, folder: Path) -> Trained:
     worker = Worker(device=default_device(), loaders=job.loaders)
     trainer = make_trainer(job, worker, FolderKeeper(folder))
     return trainer.run(Checkpoint.load(folder) if folder_there(folder) else None)
-
-
-def forget(folder: Path) -> None:
-    """Removes the checkpoints of a run whose model is in its place."""
-    remove_folder(folder)

@@ -12,17 +12,17 @@ from typing import Any
 import ray
 import ray.train
 import torch
-from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig, UserCallback
 from ray.train.torch import TorchTrainer, get_device
 from ray.train.v2._internal.execution.context import logger as report_log
 from ray.train.v2.api.config import LoggingConfig
 
 from pipeline.compute import Compute, cores
-from pipeline.errors import DataError, TrainingError
+from pipeline.errors import DistillError, TrainingError
 from pipeline.train.checkpoint import Checkpoint
 from pipeline.train.device import Worker
-from pipeline.train.loop import EpochRow, Trained
-from pipeline.train.setup import Job, make_trainer
+from pipeline.train.history import EpochRow, Trained
+from pipeline.train.job import Job
 
 log = logging.getLogger(__name__)
 
@@ -43,6 +43,19 @@ class ReportKeeper:
             ray.train.report(dict(metrics), checkpoint=ray.train.Checkpoint(folder))
 
 
+class NoVainRetries(UserCallback):  # type: ignore[misc]
+    """Ends a job at once where a worker raised an error of our own: no retry can heal it.
+
+    What Ray restarts is what died: a worker, a node.
+    """
+
+    def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
+        """Raises our own error in the controller, which then gives up."""
+        for error in worker_exceptions.values():
+            if own := _own(error):
+                raise own
+
+
 def train_on_ray(job: Job, name: str, compute: Compute) -> Trained:
     """Trains a run as a Ray Train job, or goes on with the job of that name.
 
@@ -52,8 +65,8 @@ def train_on_ray(job: Job, name: str, compute: Compute) -> Trained:
         compute: workers, storage, restarts.
 
     Raises:
-        DataError: the data or a teacher is not what it should be.
-        TrainingError: the job failed more often than ``compute.failures`` allows.
+        DistillError: what a worker raised; it is not retried.
+        TrainingError: workers died more often than ``compute.failures`` allows.
     """
     connect(compute)
     gpu = ray.cluster_resources().get("GPU", 0) > 0
@@ -70,12 +83,13 @@ def train_on_ray(job: Job, name: str, compute: Compute) -> Trained:
             checkpoint_config=CheckpointConfig(num_to_keep=2),
             failure_config=FailureConfig(max_failures=compute.failures),
             logging_config=LoggingConfig(log_level="WARNING"),
+            callbacks=[NoVainRetries()],
         ),
     )
     try:
         result = trainer.fit()
     except ray.train.TrainingFailedError as error:
-        raise _cause(error) from error
+        raise _own(error) or TrainingError(f"the Ray job failed: {error}") from error
     if result.checkpoint is None:
         raise TrainingError(f"the job {name} ended without a checkpoint; remove its storage, retry")
     with result.checkpoint.as_directory() as folder:
@@ -93,31 +107,26 @@ def connect(compute: Compute) -> None:
     if not address:
         # One machine is not warned before it goes; the watcher would cost a process.
         os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
-    options: dict[str, Any] = (
-        {"address": address}
-        if address
-        else {
-            "num_cpus": cores(),
-            # Ray Train asks its server whether a job's controller lives; it listens on loopback.
-            "include_dashboard": True,
-        }
-    )
-    ray.init(
-        logging_level=logging.WARNING,
-        log_to_driver=True,
-        # Workers are other processes: they import this package by the same path.
-        runtime_env={
-            "env_vars": {
-                "PYTHONPATH": str(Path(__file__).parents[2]),
-                "OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "PASSIVE"),
-            },
-        },
-        **options,
-    )
+        os.environ.setdefault("RAY_enable_worker_prestart", "0")
+    top, known = str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH")
+    # Workers are other processes: they import this package by the same path.
+    inherited = {
+        "PYTHONPATH": os.pathsep.join([top, known] if known else [top]),
+        "OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "PASSIVE"),
+    }
+    options: dict[str, Any] = {"address": address, "runtime_env": {"env_vars": inherited}}
+    if not address:
+        os.environ.update(inherited)
+        # Ray Train asks its server whether a job's controller lives; it listens on loopback.
+        options = {"num_cpus": cores(), "include_dashboard": True}
+    ray.init(logging_level=logging.WARNING, log_to_driver=True, **options)
 
 
 def _work(config: dict[str, str]) -> None:
     """One worker of the job."""
+    # Ray's controller imports this module too; only a worker needs these seconds.
+    from pipeline.train.setup import make_trainer  # noqa: PLC0415
+
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     report_log.setLevel(logging.WARNING)
     job = Job.model_validate_json(config["job"])
@@ -138,11 +147,12 @@ def _work(config: dict[str, str]) -> None:
     trainer.run(checkpoint)
 
 
-def _cause(error: Exception) -> Exception:
+def _own(error: BaseException | None) -> DistillError | None:
     """Our own error behind Ray's, if there is one."""
-    causes = getattr(error, "worker_failures", {}).values()
-    for cause in causes:
-        inner = getattr(cause, "cause", cause)
-        if isinstance(inner, (DataError, TrainingError)):
-            return inner
-    return TrainingError(f"the Ray job failed: {error}")
+    if error is None or isinstance(error, DistillError):
+        return error
+    behind = [
+        *getattr(error, "worker_failures", {}).values(),
+        *(getattr(error, name, None) for name in ("controller_failure", "cause", "__cause__")),
+    ]
+    return next((found for found in map(_own, behind) if found), None)

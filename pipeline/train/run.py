@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import logging
-import os
-from dataclasses import asdict, fields
 from pathlib import Path
 
 from pipeline.compute import Compute
 from pipeline.data.shards import read_index
 from pipeline.errors import DataError
-from pipeline.files import whole_folder, write_whole
+from pipeline.files import remove_folder, whole_folder, write_whole
 from pipeline.models.folder import NORMALISATION, WEIGHTS_FILE, InputSize, ModelInfo, save_model
 from pipeline.params import Params
 from pipeline.runs import Run, find
 from pipeline.train.fingerprint import code_version, run_fingerprint
-from pipeline.train.local import forget, train_here
-from pipeline.train.loop import EpochRow, Trained
-from pipeline.train.setup import Job
+from pipeline.train.history import Trained, as_csv
+from pipeline.train.job import Job
 
 log = logging.getLogger(__name__)
 
@@ -57,18 +52,22 @@ def train_run(
     job_name = f"{name}-{run_fingerprint(run, index.version, models)}"
     storage = Path(compute.absolute_storage)
     log.info("%s: %s", name, _plan(run, index.images("train")))
+    # Either way takes seconds to import, and only one of them is needed.
     if compute.workers == 0:
+        from pipeline.train.local import train_here  # noqa: PLC0415
+
         folder = storage / f"{job_name}-here"
         trained = train_here(job, folder)
     else:
-        from pipeline.train.ray_job import train_on_ray  # noqa: PLC0415 - seconds, only where used
+        from pipeline.train.ray_job import train_on_ray  # noqa: PLC0415
 
         folder = storage / job_name
         trained = train_on_ray(job, job_name, compute)
     info = _info(run, trained, index.source, index.version, index.scripts)
     write_model(models / name, info, trained)
     if "://" not in compute.storage:
-        forget(folder)
+        # The model is in its place.
+        remove_folder(folder)
     return info
 
 
@@ -76,7 +75,7 @@ def write_model(folder: Path, info: ModelInfo, trained: Trained) -> None:
     """Writes a model folder, whole or not at all."""
     with whole_folder(folder) as part:
         save_model(part, info, trained.weights)
-        write_whole(part / HISTORY_FILE, _csv(trained.history))
+        write_whole(part / HISTORY_FILE, as_csv(trained.history))
 
 
 def _plan(run: Run, images: int) -> str:
@@ -109,15 +108,3 @@ def _info(
             "epochs": len(trained.history),
         },
     )
-
-
-def _csv(history: list[EpochRow]) -> str:
-    text = io.StringIO()
-    writer = csv.DictWriter(
-        text, [column.name for column in fields(EpochRow)], lineterminator=os.linesep
-    )
-    writer.writeheader()
-    writer.writerows(
-        {name: round(value, 6) for name, value in asdict(row).items()} for row in history
-    )
-    return text.getvalue()

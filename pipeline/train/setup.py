@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import torch
 
 from pipeline.data.loader import Loader, ViewDataset
@@ -13,34 +11,11 @@ from pipeline.distill.methods import SoftTargets
 from pipeline.errors import DataError
 from pipeline.models.build import build
 from pipeline.models.folder import load_model
-from pipeline.params import Section
-from pipeline.runs import Run
 from pipeline.train.device import Worker
+from pipeline.train.job import Job
 from pipeline.train.loop import Keeper, Trainer
 
 VALIDATION_BATCH = 256
-
-
-class Job(Section):
-    """What a worker needs to train a run: values that travel as JSON.
-
-    Attributes:
-        run: the run.
-        shards: the folder of shards, absolute.
-        models: the folder of model folders, absolute: teachers are read from there.
-        shuffle_shards: shards whose images are mixed with each other.
-        checkpoint_steps: see :class:`pipeline.train.loop.Trainer`.
-        loaders: loader processes of a worker.
-        threads: CPU threads of a worker.
-    """
-
-    run: Run
-    shards: Path
-    models: Path
-    shuffle_shards: int
-    checkpoint_steps: int
-    loaders: int
-    threads: int
 
 
 def make_trainer(job: Job, worker: Worker, keeper: Keeper) -> Trainer:

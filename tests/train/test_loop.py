@@ -17,7 +17,7 @@ from pipeline.data.shards import build, read_index
 from pipeline.errors import DataError, TrainingError
 from pipeline.models.folder import load_model
 from pipeline.params import Params
-from pipeline.train.loop import Trained
+from pipeline.train.history import Trained
 from pipeline.train.optimize import learning_rate
 from pipeline.train.run import train_run
 

@@ -14,7 +14,7 @@ from training import trainer, untimed
 
 from pipeline.params import Params
 from pipeline.train.device import Worker
-from pipeline.train.loop import Trained
+from pipeline.train.history import Trained
 
 RUN = "student-alone"
 FACTS = {"epochs": 2, "batch_size": 9, "optimizer": "sgd", "weight_decay": 0.01}

@@ -29,7 +29,7 @@ EVERYTHING: dict[str, Any] = {
 def params(optimizer: str = "adamw", **network: Any) -> Params:
     """Everything on that has a state: dropout, mixup, the average, augmentation."""
     student = {"architecture": "cnn", "channels": [8, 12], "dropout": 0.4, **network}
-    view = {"height": 16, "width": 32, "augment": {"shear": 10, "noise": 0.5, "invert": 0.3}}
+    view = {"height": 16, "width": 32, "augment": {"shear": 10, "noise": 0.5, "shrink": 0.3}}
     return tiny_params(
         training={**EVERYTHING, "optimizer": optimizer},
         models={"student": {"network": student}},

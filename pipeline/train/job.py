@@ -1,0 +1,30 @@
+"""What a worker is asked to do, wherever it runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pipeline.params import Section
+from pipeline.runs import Run
+
+
+class Job(Section):
+    """What a worker needs to train a run: values that travel as JSON.
+
+    Attributes:
+        run: the run.
+        shards: the folder of shards, absolute.
+        models: the folder of model folders, absolute: teachers are read from there.
+        shuffle_shards: shards whose images are mixed with each other.
+        checkpoint_steps: see :class:`pipeline.train.loop.Trainer`.
+        loaders: loader processes of a worker.
+        threads: CPU threads of a worker.
+    """
+
+    run: Run
+    shards: Path
+    models: Path
+    shuffle_shards: int
+    checkpoint_steps: int
+    loaders: int
+    threads: int
