@@ -98,14 +98,14 @@ class Generate(Section):
 class Augment(Section):
     """How far a training view may differ from its image; 0 switches a change off.
 
+    Brightness, contrast and polarity are not among the changes: models see none of them.
+
     Attributes:
         rotate: largest rotation, in degrees.
         shear: largest horizontal shear, in degrees.
         scale: largest relative change of size, and of width against height.
         shift: largest shift, as a share of the size.
-        perspective: scale of the corners' displacement, as a share of the size.
-        contrast: largest relative change of brightness and contrast.
-        invert: probability that dark and light change places.
+        perspective: largest relative change of size from the centre to a side.
         blur: probability of a blur (Gaussian or motion).
         noise: probability of noise.
         jpeg: probability that the view is compressed again as JPEG.
@@ -119,8 +119,6 @@ class Augment(Section):
     scale: Annotated[float, Field(ge=0, le=0.5)] = 0
     shift: Annotated[float, Field(ge=0, le=0.5)] = 0
     perspective: Annotated[float, Field(ge=0, le=0.3)] = 0
-    contrast: Annotated[float, Field(ge=0, le=0.9)] = 0
-    invert: Fraction = 0
     blur: Fraction = 0
     noise: Fraction = 0
     jpeg: Fraction = 0
@@ -145,6 +143,8 @@ class Training(Section):
         batch_size: images in a step, over all workers together.
         optimizer: ``adamw`` or ``sgd`` (with Nesterov momentum ``momentum``).
         lr: peak learning rate, reached after warm-up and followed by a cosine to zero.
+        pretrained_lr: the rate of weights that came pretrained, as a share of ``lr``: they are near
+            where they should be, while a new head has everything to learn.
         warmup: the share of all steps in which the rate rises linearly.
         label_smoothing: the probability given to all classes evenly.
         mixup: alpha of the Beta distribution of mixing weights; 0 is off.
@@ -158,6 +158,7 @@ class Training(Section):
     batch_size: Count = 128
     optimizer: Literal["adamw", "sgd"] = "adamw"
     lr: Positive = 2e-3
+    pretrained_lr: Fraction = 1.0
     momentum: Fraction = 0.9
     weight_decay: Annotated[float, Field(ge=0)] = 0.05
     warmup: Fraction = 0.1

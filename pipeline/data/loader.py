@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
@@ -38,7 +39,18 @@ class Batch(NamedTuple):
     keys: list[str]
 
 
-class ViewDataset(Dataset[Batch | DataError]):
+class _Made(NamedTuple):
+    """A batch as a loader process makes it.
+
+    Handing over a tensor costs such a process a message for each; an array goes in one piece.
+    """
+
+    images: npt.NDArray[np.uint8]
+    labels: list[int]
+    keys: list[str]
+
+
+class ViewDataset(Dataset[_Made | DataError]):
     """The views of one split. An element is asked for by (epoch, shard, place), a batch at a time.
 
     Args:
@@ -60,7 +72,7 @@ class ViewDataset(Dataset[Batch | DataError]):
         self._augmenter = None if seed is None else Augmenter(view.augment, seed)
         self._samples = lru_cache(maxsize=window + 1)(self._read)
 
-    def __getitems__(self, places: list[Place]) -> Batch | DataError:
+    def __getitems__(self, places: list[Place]) -> _Made | DataError:
         """The batch of views at these places, or what is wrong with one of them.
 
         PyTorch would put the trace of a loader process into the message of an error it raises.
@@ -70,7 +82,7 @@ class ViewDataset(Dataset[Batch | DataError]):
         except DataError as error:
             return error
 
-    def _batch(self, places: list[Place]) -> Batch:
+    def _batch(self, places: list[Place]) -> _Made:
         images = np.empty((len(places), 1, self._view.height, self._view.width), np.uint8)
         labels, keys = [], []
         for row, (epoch, shard, place) in enumerate(places):
@@ -82,7 +94,7 @@ class ViewDataset(Dataset[Batch | DataError]):
             images[row, 0] = grey
             labels.append(self._labels[sample.script])
             keys.append(sample.key)
-        return Batch(torch.from_numpy(images), torch.tensor(labels), keys)
+        return _Made(images, labels, keys)
 
     def _read(self, shard: int) -> list[Sample]:
         return read_shard(self._folder, self._shards[shard])
@@ -96,7 +108,12 @@ class _Places(Sampler[list[Place]]):
 
     def __iter__(self) -> Iterator[list[Place]]:
         assert self.ask is not None
-        epoch, plan, first_step, rank, world_size = self.ask
+        return self._of(*self.ask)
+
+    @staticmethod
+    def _of(
+        epoch: int, plan: EpochPlan, first_step: int, rank: int, world_size: int
+    ) -> Iterator[list[Place]]:
         for step in range(first_step, plan.steps):
             rows = plan.batch(step, rank, world_size).tolist()
             yield [(epoch, shard, place) for shard, place in rows]
@@ -128,19 +145,21 @@ class Loader:
         self.planner = planner
         self._rank, self._world_size = rank, world_size
         self._places = _Places()
-        self._loader: DataLoader[Batch | DataError] = DataLoader(
+        self._pin_memory = pin_memory
+        self._loader: DataLoader[_Made | DataError] = DataLoader(
             dataset,
             batch_sampler=self._places,
             collate_fn=_as_it_is,
             num_workers=workers,
             persistent_workers=workers > 0,
             prefetch_factor=4 if workers else None,
-            pin_memory=pin_memory,
             worker_init_fn=_one_thread,
         )
 
     def epoch(self, epoch: int, first_step: int = 0) -> Iterator[Batch]:
         """This rank's batches of a shuffled epoch, from ``first_step`` on.
+
+        Loader processes begin with the call, not with the first batch that is asked for.
 
         Raises:
             DataError: when the batch comes that holds what is missing or damaged.
@@ -153,13 +172,15 @@ class Loader:
 
     def _iterate(self, epoch: int, plan: EpochPlan, first_step: int) -> Iterator[Batch]:
         self._places.ask = (epoch, plan, first_step, self._rank, self._world_size)
-        return map(_checked, self._loader)
+        return map(self._batch, self._loader)
 
-
-def _checked(batch: Batch | DataError) -> Batch:
-    if isinstance(batch, DataError):
-        raise batch
-    return batch
+    def _batch(self, made: _Made | DataError) -> Batch:
+        if isinstance(made, DataError):
+            raise made
+        images, labels = torch.from_numpy(made.images), torch.tensor(made.labels)
+        if self._pin_memory:
+            images, labels = images.pin_memory(), labels.pin_memory()
+        return Batch(images, labels, made.keys)
 
 
 def _as_it_is(batch: Any) -> Any:

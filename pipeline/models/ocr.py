@@ -111,8 +111,11 @@ class OcrTeacher(nn.Module):
         logits: Tensor = self.head(pooled)
         return logits
 
-    def load_pretrained(self) -> None:
+    def load_pretrained(self) -> list[nn.Parameter]:
         """Copies the backbone's weights from the rapidocr package.
+
+        Returns:
+            The parameters that were copied.
 
         Raises:
             DataError: the package or its weights are missing, or are another version's.
@@ -135,6 +138,7 @@ class OcrTeacher(nn.Module):
                 layer.weight.copy_(weight)
                 assert layer.bias is not None
                 layer.bias.copy_(bias)
+        return [parameter for layer in convolutions for parameter in layer.parameters()]
 
 
 def weights_file() -> Path | None:

@@ -31,6 +31,12 @@ class TimmTeacher(nn.Module):
         logits: Tensor = self.network(images)
         return logits
 
+    def backbone(self) -> list[nn.Parameter]:
+        """The parameters of everything but the classifier."""
+        network: Any = self.network
+        head = set(map(id, network.get_classifier().parameters()))
+        return [parameter for parameter in self.network.parameters() if id(parameter) not in head]
+
 
 def _create(network: Timm, classes: int, view: View) -> nn.Module:
     arguments: dict[str, Any] = {"num_classes": classes, "in_chans": 1, **network.arguments}

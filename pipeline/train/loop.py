@@ -9,17 +9,18 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from pipeline.data.loader import Batch, Loader
 from pipeline.distill.methods import Losses, Method, StepBatch
 from pipeline.errors import TrainingError
+from pipeline.models.build import ScriptClassifier
 from pipeline.params import Training
 from pipeline.train.checkpoint import Checkpoint
 from pipeline.train.device import Worker, autocast_dtype
+from pipeline.train.history import EpochRow, Sums, Trained
 from pipeline.train.optimize import (
     Average,
     learning_rate,
@@ -27,64 +28,16 @@ from pipeline.train.optimize import (
     mixup,
     optimizer_tensors,
     restore_optimizer,
+    set_rate,
     targets_of,
 )
+
+if TYPE_CHECKING:
+    from pipeline.data.loader import Batch, Loader
 
 log = logging.getLogger(__name__)
 
 PROGRESS_SECONDS = 5.0
-
-
-@dataclass(frozen=True)
-class EpochRow:
-    """One epoch, a row of history.csv.
-
-    Attributes:
-        epoch: from 1.
-        images: seen by all workers.
-        loss: mean over the images, as are ``hard_loss`` and ``soft_loss``, its unweighted parts.
-        accuracy: on the training views, percent; with mixup on, of the main image of each mixture.
-        validation_loss: cross-entropy of the evaluated weights.
-        validation_accuracy: percent.
-        lr: the learning rate of its last step.
-        seconds: of the epoch, validation included.
-        images_per_second: of its training steps.
-        waiting: the share of its training time in which a worker waited for data.
-    """
-
-    epoch: int
-    images: int
-    loss: float
-    hard_loss: float
-    soft_loss: float
-    accuracy: float
-    validation_loss: float
-    validation_accuracy: float
-    lr: float
-    seconds: float
-    images_per_second: float
-    waiting: float
-
-
-@dataclass
-class _Sums:
-    """What the epoch under way has come to, over this worker's images."""
-
-    images: int = 0
-    loss: float = 0.0
-    hard_loss: float = 0.0
-    soft_loss: float = 0.0
-    correct: int = 0
-    seconds: float = 0.0
-    waiting: float = 0.0
-
-    def add(self, losses: Losses, labels: Tensor) -> None:
-        count = len(labels)
-        self.images += count
-        self.loss += float(losses.total.detach()) * count
-        self.hard_loss += float(losses.hard) * count
-        self.soft_loss += float(losses.soft) * count
-        self.correct += int((losses.logits.argmax(dim=1) == labels).sum())
 
 
 class Keeper(Protocol):
@@ -92,23 +45,6 @@ class Keeper(Protocol):
 
     def keep(self, checkpoint: Checkpoint, metrics: Mapping[str, float]) -> None:
         """Keeps a checkpoint, so that it replaces the one before it."""
-
-
-@dataclass(frozen=True)
-class Trained:
-    """What a training ended with.
-
-    Attributes:
-        weights: of the best epoch on validation.
-        history: a row an epoch.
-        best_epoch: from 1.
-        seconds: from the first step to the last checkpoint, over all attempts.
-    """
-
-    weights: dict[str, Tensor]
-    history: list[EpochRow]
-    best_epoch: int
-    seconds: float
 
 
 @dataclass
@@ -132,7 +68,7 @@ class Trainer:
     """
 
     name: str
-    model: nn.Module
+    model: ScriptClassifier
     classes: int
     method: Method
     teachers: Mapping[str, nn.Module]
@@ -156,15 +92,18 @@ class Trainer:
         Raises:
             TrainingError: the loss is not finite; the message names the step and the images.
         """
-        self._set_up()
-        self._began = time.perf_counter()
-        epoch, step, sums = 0, 0, _Sums()
+        epoch, step, sums = 0, 0, Sums()
         if resume is not None:
-            epoch, step, sums = self._restore(resume)
+            epoch, step = resume.epoch, resume.step
+        self._began = time.perf_counter()
+        self._ask_for(epoch, step)
+        self._set_up()
+        if resume is not None:
+            sums = self._restore(resume)
             log.info("%s goes on from epoch %d, step %d", self.name, epoch + 1, step)
         while epoch < self.training.epochs and not self._out_of_patience():
             self._train_epoch(epoch, step, sums)
-            epoch, step, sums = epoch + 1, 0, _Sums()
+            epoch, step, sums = epoch + 1, 0, Sums()
             row = self._history[-1]
             self.keeper.keep(
                 self._checkpoint(epoch, 0, sums),
@@ -177,7 +116,7 @@ class Trainer:
         self._dtype = autocast_dtype(self.training.precision, device)
         for model in (self.model, *self.teachers.values()):
             model.to(device).to(memory_format=torch.channels_last)
-        self._optimizer = make_optimizer(self.training, self.model)
+        self._optimizer = make_optimizer(self.training, self.model, self.model.pretrained)
         self._scaler = torch.amp.GradScaler(
             device.type, enabled=self._dtype is torch.float16, init_scale=2.0**14
         )
@@ -185,15 +124,19 @@ class Trainer:
         self.method.setup(self.teachers, self.worker.wrap(self.model))
         self._steps = self.train.planner.steps * self.training.epochs
 
-    def _train_epoch(self, epoch: int, first_step: int, sums: _Sums) -> None:
+    def _ask_for(self, epoch: int, step: int) -> None:
+        """Lets the loader begin with an epoch, so that batches are there when they are wanted."""
+        if epoch < self.training.epochs:
+            self._batches = self.train.epoch(epoch, step)
+
+    def _train_epoch(self, epoch: int, first_step: int, sums: Sums) -> None:
         self.model.train()
         plan = self.train.planner.shuffled(epoch)
         began = shown = time.perf_counter()
         spent = sums.seconds
-        batches = self.train.epoch(epoch, first_step)
         for step in range(first_step, plan.steps):
             asked = time.perf_counter()
-            batch = next(batches)
+            batch = next(self._batches)
             sums.waiting += time.perf_counter() - asked
             done = epoch * plan.steps + step
             rate = learning_rate(self.training, done, self._steps)
@@ -208,6 +151,7 @@ class Trainer:
                 shown = now
             if self.checkpoint_steps and (step + 1) % self.checkpoint_steps == 0:
                 self.keeper.keep(self._checkpoint(epoch, step + 1, sums), {"epoch": epoch})
+        self._ask_for(epoch + 1, 0)
         last = learning_rate(self.training, (epoch + 1) * plan.steps - 1, self._steps)
         self._end_epoch(epoch, last, sums)
 
@@ -232,8 +176,7 @@ class Trainer:
                 f"step {step + 1}, rank {self.worker.rank}, on the images {keys}; lower "
                 "training.lr, set training.clip_norm, or look at these images"
             )
-        for group in self._optimizer.param_groups:
-            group["lr"] = rate
+        set_rate(self._optimizer, rate)
         # Workers' gradients are averaged, so a worker counts by its share of the global batch.
         torch.autograd.backward(self._scaler.scale(losses.total * share))
         if self.training.clip_norm:
@@ -244,7 +187,7 @@ class Trainer:
         self._optimizer.zero_grad(set_to_none=True)
         return losses, labels
 
-    def _end_epoch(self, epoch: int, rate: float, sums: _Sums) -> None:
+    def _end_epoch(self, epoch: int, rate: float, sums: Sums) -> None:
         began = time.perf_counter()
         evaluated = self.worker.of_the_first(
             self._average.state if self._average else self.model.state_dict()
@@ -327,7 +270,7 @@ class Trainer:
             self.worker.device.type, self._dtype or torch.bfloat16, enabled=self._dtype is not None
         )
 
-    def _checkpoint(self, epoch: int, step: int, sums: _Sums) -> Checkpoint:
+    def _checkpoint(self, epoch: int, step: int, sums: Sums) -> Checkpoint:
         parts = {
             "model": self.model.state_dict(),
             "average": self._average.state if self._average else {},
@@ -349,7 +292,7 @@ class Trainer:
         }
         return Checkpoint(epoch, step, tensors, numbers)
 
-    def _restore(self, checkpoint: Checkpoint) -> tuple[int, int, _Sums]:
+    def _restore(self, checkpoint: Checkpoint) -> Sums:
         device = self.worker.device
         self.model.load_state_dict(checkpoint.part("model"))
         if self._average is not None:
@@ -363,12 +306,12 @@ class Trainer:
         self._best_epoch = checkpoint.numbers["best_epoch"]
         self._began -= checkpoint.numbers["seconds"]
         self._history = [EpochRow(**row) for row in checkpoint.numbers["history"]]
-        return checkpoint.epoch, checkpoint.step, _Sums(**checkpoint.numbers["sums"])
+        return Sums(**checkpoint.numbers["sums"])
 
     def _seconds(self) -> float:
         return time.perf_counter() - self._began
 
-    def _show(self, epoch: int, done: int, steps: int, sums: _Sums) -> None:
+    def _show(self, epoch: int, done: int, steps: int, sums: Sums) -> None:
         share = (epoch + done / steps) / self.training.epochs
         spent = sum(row.seconds for row in self._history) + sums.seconds
         log.info(

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from pipeline.params import Training
 
@@ -27,17 +28,30 @@ def learning_rate(training: Training, step: int, steps: int) -> float:
     return training.lr * 0.5 * (1 + math.cos(math.pi * progress))
 
 
-def make_optimizer(training: Training, model: nn.Module) -> torch.optim.Optimizer:
-    """The optimizer; biases and norms are not decayed."""
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    groups = [
-        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": training.weight_decay},
-        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+def make_optimizer(
+    training: Training, model: nn.Module, pretrained: Iterable[nn.Parameter] = ()
+) -> torch.optim.Optimizer:
+    """The optimizer; biases and norms are not decayed, pretrained parameters move slowly."""
+    slow = set(map(id, pretrained))
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for parameter in filter(lambda parameter: parameter.requires_grad, model.parameters()):
+        share = training.pretrained_lr if id(parameter) in slow else 1.0
+        decay = training.weight_decay if parameter.ndim > 1 else 0.0
+        groups.setdefault((share, decay), []).append(parameter)
+    described = [
+        {"params": members, "share": share, "weight_decay": decay}
+        for (share, decay), members in groups.items()
     ]
     if training.optimizer == "sgd":
         nesterov = training.momentum > 0
-        return torch.optim.SGD(groups, training.lr, training.momentum, nesterov=nesterov)
-    return torch.optim.AdamW(groups, training.lr)
+        return torch.optim.SGD(described, training.lr, training.momentum, nesterov=nesterov)
+    return torch.optim.AdamW(described, training.lr)
+
+
+def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Sets the learning rate of every group of :func:`make_optimizer`, each by its share."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate * group["share"]
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
@@ -94,8 +108,10 @@ class Average:
     def update(self, model: nn.Module, step: int) -> None:
         """Moves towards the model's weights after a step, counted from 0 over all epochs."""
         decay = min(self._decay, (1 + step) / (10 + step))
-        for name, value in model.state_dict().items():
-            if value.is_floating_point():
-                self.state[name].lerp_(value, 1 - decay)
-            else:
-                self.state[name].copy_(value)
+        now = model.state_dict()
+        averaged = [name for name, value in now.items() if value.is_floating_point()]
+        get_ema_multi_avg_fn(decay)(  # type: ignore[no-untyped-call]
+            [self.state[name] for name in averaged], [now[name] for name in averaged], None
+        )
+        for name in now.keys() - set(averaged):
+            self.state[name].copy_(now[name])

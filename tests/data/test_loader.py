@@ -19,7 +19,7 @@ from pipeline.data.shards import Index
 from pipeline.errors import DataError, UsageError
 from pipeline.params import Augment, View
 
-AUGMENT = Augment(rotate=8, shear=12, contrast=0.4, invert=0.5, noise=0.5, occlude=0.3)
+AUGMENT = Augment(rotate=8, shear=12, noise=0.5, occlude=0.3)
 VIEW = View(height=16, width=32, augment=AUGMENT)
 KEYS = {image.key for image in tiny_images() if image.split == "train"}
 

@@ -17,6 +17,7 @@ from pipeline.train.optimize import (
     mixup,
     optimizer_tensors,
     restore_optimizer,
+    set_rate,
     targets_of,
 )
 
@@ -25,7 +26,7 @@ def training(**changes: Any) -> Training:
     return Training.model_validate({"epochs": 1, "lr": 0.1, **changes})
 
 
-def network() -> nn.Module:
+def network() -> nn.Sequential:
     torch.manual_seed(0)
     return nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 2))
 
@@ -80,6 +81,22 @@ def test_weights_are_decayed_and_biases_and_norms_are_not(name: str) -> None:
     for key, value in model.named_parameters():
         expected = before[key] * (1 - 0.1 * 0.5) if value.ndim > 1 else before[key]
         torch.testing.assert_close(value, expected)
+
+
+def test_pretrained_weights_move_by_their_share_of_the_rate() -> None:
+    model = network()
+    backbone, head = model[0], model[3]
+    settings = training(optimizer="sgd", momentum=0, weight_decay=0, pretrained_lr=0.25)
+    optimizer = make_optimizer(settings, model, backbone.parameters())
+    set_rate(optimizer, 0.4)
+    before = {name: value.clone() for name, value in model.named_parameters()}
+    for parameter in model.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    optimizer.step()
+    for name, value in backbone.named_parameters():
+        torch.testing.assert_close(value, before[f"0.{name}"] - 0.1)
+    for name, value in head.named_parameters():
+        torch.testing.assert_close(value, before[f"3.{name}"] - 0.4)
 
 
 def test_sgd_follows_nesterovs_formula() -> None:
