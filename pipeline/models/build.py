@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
+import torch
 from torch import Tensor, nn
 
 from pipeline.models.cnn import PlainCnn
@@ -13,13 +16,18 @@ from pipeline.params import Architecture, Cnn, Crnn, Ocr, View
 class ScriptClassifier(nn.Module):
     """A network and the normalisation of its input: grey values in, logits out.
 
-    Each image is standardised by its own mean and deviation, so that brightness and contrast cannot
-    change what is seen.
+    Each image is standardised by its own mean and deviation, and inverted where its bright pixels
+    are the fewer ones: text covers less than its ground, and so becomes the darker of the two.
+    Neither brightness nor contrast nor polarity changes what the network sees.
+
+    Attributes:
+        pretrained: the parameters that had learnt something before they came here.
     """
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, network: nn.Module, pretrained: Iterable[nn.Parameter] = ()) -> None:
         super().__init__()
         self.network = network
+        self.pretrained = tuple(pretrained)
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (N, classes).
@@ -30,7 +38,9 @@ class ScriptClassifier(nn.Module):
         centred = images - images.mean(dim=(2, 3), keepdim=True)
         # One grey level keeps an image of one colour from being divided by zero.
         deviation = centred.square().mean(dim=(2, 3), keepdim=True).sqrt() + 1
-        logits: Tensor = self.network(centred / deviation)
+        standard = centred / deviation
+        skewness = standard.pow(3).mean(dim=(2, 3), keepdim=True)
+        logits: Tensor = self.network(torch.where(skewness > 0, -standard, standard))
         return logits
 
 
@@ -56,15 +66,14 @@ def build(
         return ScriptClassifier(CnnLstm(network, classes))
     if isinstance(network, Ocr):
         teacher = OcrTeacher(network, classes)
-        if pretrained:
-            teacher.load_pretrained()
-        return ScriptClassifier(teacher)
+        return ScriptClassifier(teacher, teacher.load_pretrained() if pretrained else ())
     # timm takes seconds to import, and most networks here need none of it.
     from pipeline.models.timm import TimmTeacher  # noqa: PLC0415
 
     if not pretrained:
         network = network.model_copy(update={"weights": None})
-    return ScriptClassifier(TimmTeacher(network, classes, view))
+    chosen = TimmTeacher(network, classes, view)
+    return ScriptClassifier(chosen, chosen.backbone() if network.weights else ())
 
 
 def describe(network: Architecture) -> str:

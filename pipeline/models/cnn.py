@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from pipeline.params import Cnn
@@ -35,23 +36,27 @@ def conv_chain(channels: tuple[int, ...], strides: tuple[tuple[int, int], ...]) 
 
 
 class PlainCnn(nn.Module):
-    """Convolutions, mean over the feature map, a linear layer.
+    """Convolutions, mean and maximum over the feature map, a linear layer.
 
-    The first two convolutions halve the map, and of the others every second one does: most of the
-    work is then done on a quarter of the image's height, and one image takes less than a
-    millisecond.
+    The first three convolutions halve the map and the last one its height, so that most weights
+    work on an eighth of the image's height: more images are seen in a given time, and one takes a
+    fraction of a millisecond.
     """
 
     def __init__(self, network: Cnn, classes: int) -> None:
         super().__init__()
         count = len(network.channels)
-        strides = [(2, 2) if place % 2 or not place else (1, 1) for place in range(count)]
+        strides = [(2, 2) if place < 3 else (1, 1) for place in range(count)]
+        if count > 3:
+            strides[-1] = (2, 1)
         self.features = conv_chain(network.channels, tuple(strides))
         self.dropout = nn.Dropout(network.dropout)
-        self.classifier = nn.Linear(network.channels[-1], classes)
+        self.classifier = nn.Linear(2 * network.channels[-1], classes)
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (N, classes) of standardised grey images (N, 1, H, W)."""
         features: Tensor = self.features(images)
-        logits: Tensor = self.classifier(self.dropout(features.mean(dim=(2, 3))))
+        # The mean tells what there is much of, the maximum what there is at all.
+        pooled = torch.cat((features.mean(dim=(2, 3)), features.amax(dim=(2, 3))), dim=1)
+        logits: Tensor = self.classifier(self.dropout(pooled))
         return logits

@@ -17,7 +17,10 @@ from pipeline.params import Architecture, View
 
 WEIGHTS_FILE = "model.safetensors"
 ABOUT_FILE = "model.json"
-NORMALISATION = "each image by its own mean and standard deviation (plus one grey level)"
+NORMALISATION = (
+    "each image by its own mean and standard deviation (plus one grey level), inverted if its "
+    "skewness is positive"
+)
 
 
 class InputSize(BaseModel):

@@ -111,6 +111,18 @@ def test_brightness_and_contrast_change_almost_nothing(network: Architecture) ->
     assert float(change) < 0.1 * float(difference)
 
 
+@pytest.mark.parametrize("network", NETWORKS, ids=describe)
+def test_light_text_on_dark_is_the_same_to_a_network_as_dark_on_light(
+    network: Architecture,
+) -> None:
+    torch.manual_seed(0)
+    model = build(network, 3, SMALL, pretrained=False).eval()
+    word = torch.full((1, 1, 16, 32), 180.0)
+    word[..., 4:12, 8:14] = 60
+    with torch.no_grad():
+        torch.testing.assert_close(model(255 - word), model(word), rtol=1e-4, atol=1e-5)
+
+
 def test_an_image_of_one_colour_gives_finite_logits() -> None:
     model = build(NETWORKS[1], 3, SMALL).eval()
     assert torch.isfinite(model(torch.full((2, 1, 16, 32), 200.0))).all()
@@ -215,6 +227,20 @@ def test_a_timm_network_starts_from_a_local_file_of_weights(tmp_path: Path) -> N
     assert isinstance(again.network, TimmTeacher)
     found = again.network.network.state_dict()
     assert torch.equal(found["conv_stem.weight"], saved["conv_stem.weight"])
+
+
+def test_what_came_pretrained_is_known_and_the_head_is_not_among_it(tmp_path: Path) -> None:
+    row = timm_row("mobilenetv3_small_050")
+    whole = build(row, 3, SMALL)
+    assert isinstance(whole.network, TimmTeacher)
+    save_file(whole.network.network.state_dict(), tmp_path / "weights.safetensors")
+    given = timm_row(row.name, weights=str(tmp_path / "weights.safetensors"))
+    for network, head in ((given, "network.network.classifier"), (NETWORKS[4], "network.head")):
+        model = build(network, 3, SMALL)
+        slow = set(map(id, model.pretrained))
+        fresh = {name for name, value in model.named_parameters() if id(value) not in slow}
+        assert fresh == {name for name, _ in model.named_parameters() if name.startswith(head)}
+    assert whole.pretrained == ()
 
 
 def test_missing_weights_of_a_timm_network_are_named(tmp_path: Path) -> None:
