@@ -45,7 +45,7 @@ def make_optimizer(
     if training.optimizer == "sgd":
         nesterov = training.momentum > 0
         return torch.optim.SGD(described, training.lr, training.momentum, nesterov=nesterov)
-    return torch.optim.AdamW(described, training.lr)
+    return torch.optim.AdamW(described, training.lr, fused=True)
 
 
 def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
@@ -68,10 +68,15 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
 def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
     """Takes back what :func:`optimizer_tensors` gave."""
     content = optimizer.state_dict()
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     state: dict[int, dict[str, Tensor]] = {}
     for key, tensor in tensors.items():
-        parameter, name = key.split(".", 1)
-        state.setdefault(int(parameter), {})[name] = tensor
+        place, name = key.split(".", 1)
+        parameter = parameters[int(place)]
+        if tensor.shape == parameter.shape:
+            # Laid out in memory as its parameter is: a fused step walks through both at once.
+            tensor = torch.empty_like(parameter).copy_(tensor)  # noqa: PLW2901
+        state.setdefault(int(place), {})[name] = tensor
     optimizer.load_state_dict({**content, "state": state})
 
 
