@@ -14,8 +14,9 @@ def pixels(values: Values) -> Pixels:
 
 
 def blur(rng: np.random.Generator, image: Pixels, most: float) -> Pixels:
-    """Out of focus, by a standard deviation of up to ``most`` pixels."""
-    return cv2.GaussianBlur(image, (0, 0), float(rng.uniform(0.3, max(most, 0.31))))
+    """Out of focus, by a standard deviation of up to ``most`` of the height."""
+    widest = max(most * image.shape[0], 0.31)
+    return cv2.GaussianBlur(image, (0, 0), float(rng.uniform(0.3, widest)))
 
 
 def smear(rng: np.random.Generator, image: Pixels) -> Pixels:

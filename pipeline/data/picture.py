@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 import cv2
@@ -19,6 +21,32 @@ LONGEST: Final = 8.0
 
 _WORK: Final = 2
 """Strokes, rims and shadows are made at this many times the final size."""
+
+
+_Step = tuple[float, Callable[[np.random.Generator, Pixels], Pixels]]
+
+# What happens to a picture on its way, in this order, each with its probability.
+_BROADCAST: Final[tuple[_Step, ...]] = (
+    (0.6, partial(degrade.blur, most=0.035)),
+    (0.1, degrade.smear),
+    (0.35, partial(degrade.coarsen, least=15)),
+    (0.4, degrade.sharpen),
+    (0.08, degrade.interlace),
+    (0.4, partial(degrade.noise, most=9)),
+)
+_PHOTOGRAPHED: Final[tuple[_Step, ...]] = (
+    (0.6, partial(degrade.blur, most=0.035)),
+    (0.1, degrade.smear),
+    (0.3, partial(degrade.coarsen, least=16)),
+    (0.5, partial(degrade.noise, most=11)),
+)
+_SCANNED: Final[tuple[_Step, ...]] = (
+    (0.5, partial(degrade.blur, most=0.03)),
+    (0.3, partial(degrade.coarsen, least=15)),
+    (0.2, degrade.sharpen),
+    (0.4, partial(degrade.noise, most=10)),
+    (0.2, degrade.black_and_white),
+)
 
 
 @dataclass(frozen=True)
@@ -88,23 +116,7 @@ def _caption(rng: np.random.Generator, ink: Pixels) -> tuple[Pixels, int]:
         other = backdrop.colour(rng, text_luma + apart * rng.uniform(-0.4, 0.4), vivid)
         text = backdrop.gradient(rng, height, width, text, other)
     image = degrade.pixels(_inked(rng, ground, layers, text, text_luma))
-    return _broadcast(rng, image)
-
-
-def _broadcast(rng: np.random.Generator, image: Pixels) -> tuple[Pixels, int]:
-    if rng.random() < 0.6:
-        image = degrade.blur(rng, image, 0.035 * image.shape[0])
-    if rng.random() < 0.1:
-        image = degrade.smear(rng, image)
-    if rng.random() < 0.35:
-        image = degrade.coarsen(rng, image, 15)
-    if rng.random() < 0.4:
-        image = degrade.sharpen(rng, image)
-    if rng.random() < 0.08:
-        image = degrade.interlace(rng, image)
-    if rng.random() < 0.4:
-        image = degrade.noise(rng, image, 9)
-    return image, int(rng.integers(25, 81))
+    return _worn(rng, image, _BROADCAST), int(rng.integers(25, 81))
 
 
 def _sign(rng: np.random.Generator, ink: Pixels) -> tuple[Pixels, int]:
@@ -143,15 +155,7 @@ def _sign(rng: np.random.Generator, ink: Pixels) -> tuple[Pixels, int]:
         rng.uniform(0, 0.35)
     )
     shot = degrade.pixels(image * light[..., None])
-    if rng.random() < 0.6:
-        shot = degrade.blur(rng, shot, 0.035 * height)
-    if rng.random() < 0.1:
-        shot = degrade.smear(rng, shot)
-    if rng.random() < 0.3:
-        shot = degrade.coarsen(rng, shot, 16)
-    if rng.random() < 0.5:
-        shot = degrade.noise(rng, shot, 11)
-    return shot, int(rng.integers(35, 93))
+    return _worn(rng, shot, _PHOTOGRAPHED), int(rng.integers(35, 93))
 
 
 def _print(rng: np.random.Generator, ink: Pixels) -> tuple[Pixels, int]:
@@ -178,17 +182,14 @@ def _print(rng: np.random.Generator, ink: Pixels) -> tuple[Pixels, int]:
     image = degrade.pixels(ground + (text - ground) * cover)
     if rng.random() < 0.1:
         image = 255 - image
-    if rng.random() < 0.5:
-        image = degrade.blur(rng, image, 0.03 * height)
-    if rng.random() < 0.3:
-        image = degrade.coarsen(rng, image, 15)
-    if rng.random() < 0.2:
-        image = degrade.sharpen(rng, image)
-    if rng.random() < 0.4:
-        image = degrade.noise(rng, image, 10)
-    if rng.random() < 0.2:
-        image = degrade.black_and_white(rng, image)
-    return image, int(rng.integers(30, 93))
+    return _worn(rng, image, _SCANNED), int(rng.integers(30, 93))
+
+
+def _worn(rng: np.random.Generator, image: Pixels, steps: tuple[_Step, ...]) -> Pixels:
+    for probability, step in steps:
+        if rng.random() < probability:
+            image = step(rng, image)
+    return image
 
 
 def _lumas(rng: np.random.Generator, faint: float) -> tuple[float, float]:

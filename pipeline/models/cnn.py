@@ -35,6 +35,14 @@ def conv_chain(channels: tuple[int, ...], strides: tuple[tuple[int, int], ...]) 
     )
 
 
+def mean_and_maximum(features: Tensor) -> Tensor:
+    """Pools a feature map, (N, C, H, W) to (N, 2C).
+
+    The mean tells what there is much of, the maximum what there is at all.
+    """
+    return torch.cat((features.mean(dim=(2, 3)), features.amax(dim=(2, 3))), dim=1)
+
+
 class PlainCnn(nn.Module):
     """Convolutions, mean and maximum over the feature map, a linear layer.
 
@@ -56,7 +64,5 @@ class PlainCnn(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Logits (N, classes) of standardised grey images (N, 1, H, W)."""
         features: Tensor = self.features(images)
-        # The mean tells what there is much of, the maximum what there is at all.
-        pooled = torch.cat((features.mean(dim=(2, 3)), features.amax(dim=(2, 3))), dim=1)
-        logits: Tensor = self.classifier(self.dropout(pooled))
+        logits: Tensor = self.classifier(self.dropout(mean_and_maximum(features)))
         return logits

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pipeline.errors import DataError
+from pipeline.models.cnn import mean_and_maximum
 from pipeline.params import Ocr
 
 WEIGHTS = "models/PP-OCRv6_rec_small.onnx"
@@ -107,8 +108,7 @@ class OcrTeacher(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Logits (N, classes) of standardised grey images (N, 1, H, W)."""
         features = self.blocks(self.stem(images.expand(-1, 3, -1, -1)))
-        pooled = torch.cat((features.mean(dim=(2, 3)), features.amax(dim=(2, 3))), dim=1)
-        logits: Tensor = self.head(pooled)
+        logits: Tensor = self.head(mean_and_maximum(features))
         return logits
 
     def load_pretrained(self) -> list[nn.Parameter]:
