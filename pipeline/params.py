@@ -128,11 +128,22 @@ class Augment(Section):
 
 
 class View(Section):
-    """What a model is shown of an image: its grey values, ``height`` x ``width`` pixels."""
+    """What a model is shown of an image: its grey values, ``height`` x ``width`` pixels.
+
+    Attributes:
+        augment: how training views differ from their images.
+        cycle: training views of each image; after so many epochs the first ones are shown again,
+            from memory, as are the teachers' answers to them. 0 makes new ones every epoch.
+    """
 
     height: Annotated[int, Field(ge=16, le=512)] = 32
     width: Annotated[int, Field(ge=16, le=2048)] = 128
     augment: Augment = Augment()
+    cycle: Annotated[int, Field(ge=0)] = 0
+
+    def number(self, epoch: int) -> int:
+        """Which of an image's training views an epoch shows."""
+        return epoch % self.cycle if self.cycle else epoch
 
 
 class Training(Section):

@@ -29,7 +29,10 @@ class MemoryKeeper:
         self.metrics: list[dict[str, float]] = []
 
     def keep(self, checkpoint: Checkpoint, metrics: Mapping[str, float]) -> None:
-        tensors = {name: value.detach().clone() for name, value in checkpoint.tensors.items()}
+        tensors = {
+            name: value.detach().clone(memory_format=torch.contiguous_format)
+            for name, value in checkpoint.tensors.items()
+        }
         self.kept.append(replace(checkpoint, tensors=tensors))
         self.metrics.append(dict(metrics))
 

@@ -1,11 +1,11 @@
-"""Batches of views, in the order of the epoch plan."""
+"""Batches of views, in the order of the epoch plan; made by loader processes, or remembered."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import cv2
 import numpy as np
@@ -15,14 +15,17 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from pipeline.data.augment import Augmenter
-from pipeline.data.plan import EpochPlan, Planner
+from pipeline.data.plan import EpochPlan, Places, Planner
 from pipeline.data.shards import Index, Sample, read_shard
 from pipeline.data.view import decode, fit
 from pipeline.errors import DataError
 from pipeline.params import View
 
 Place = tuple[int, int, int]
-"""Epoch, shard, place in the shard."""
+"""Number of the view, shard, place in the shard."""
+
+MEMORY: Final = 2**31
+"""Bytes of views that are remembered at most; where they are more, they are made again."""
 
 
 class Batch(NamedTuple):
@@ -32,11 +35,13 @@ class Batch(NamedTuple):
         images: uint8 (N, 1, height, width), grey values.
         labels: int64 (N,), places in the index's ``scripts``.
         keys: N official names.
+        rows: int64 (N,), where the images stand in their split.
     """
 
     images: Tensor
     labels: Tensor
     keys: list[str]
+    rows: Tensor
 
 
 class _Made(NamedTuple):
@@ -51,7 +56,7 @@ class _Made(NamedTuple):
 
 
 class ViewDataset(Dataset[_Made | DataError]):
-    """The views of one split. An element is asked for by (epoch, shard, place), a batch at a time.
+    """The views of one split. An element is asked for by (view, shard, place), a batch at a time.
 
     Args:
         folder: where the shards are.
@@ -68,7 +73,7 @@ class ViewDataset(Dataset[_Made | DataError]):
         self._labels = {script: label for label, script in enumerate(index.scripts)}
         self._folder = folder
         self._shards = index.of(split)
-        self._view = view
+        self.view = view
         self._augmenter = None if seed is None else Augmenter(view.augment, seed)
         self._samples = lru_cache(maxsize=window + 1)(self._read)
 
@@ -83,14 +88,14 @@ class ViewDataset(Dataset[_Made | DataError]):
             return error
 
     def _batch(self, places: list[Place]) -> _Made:
-        images = np.empty((len(places), 1, self._view.height, self._view.width), np.uint8)
+        images = np.empty((len(places), 1, self.view.height, self.view.width), np.uint8)
         labels, keys = [], []
-        for row, (epoch, shard, place) in enumerate(places):
+        for row, (number, shard, place) in enumerate(places):
             sample = self._samples(shard)[place]
             origin = f"{self._shards[shard].name}!{sample.key}.jpg"
-            grey = fit(decode(sample.jpeg, origin), self._view)
+            grey = fit(decode(sample.jpeg, origin), self.view)
             if self._augmenter is not None:
-                grey = self._augmenter(grey, sample.key, epoch)
+                grey = self._augmenter(grey, sample.key, number)
             images[row, 0] = grey
             labels.append(self._labels[sample.script])
             keys.append(sample.key)
@@ -104,19 +109,35 @@ class _Places(Sampler[list[Place]]):
     """The places of one rank's batches in one epoch, from one step on."""
 
     def __init__(self) -> None:
-        self.ask: tuple[int, EpochPlan, int, int, int] | None = None
+        self.ask: tuple[int, list[Places]] = (0, [])
 
     def __iter__(self) -> Iterator[list[Place]]:
-        assert self.ask is not None
-        return self._of(*self.ask)
+        number, batches = self.ask
+        return ([(number, shard, place) for shard, place in places.tolist()] for places in batches)
 
-    @staticmethod
-    def _of(
-        epoch: int, plan: EpochPlan, first_step: int, rank: int, world_size: int
-    ) -> Iterator[list[Place]]:
-        for step in range(first_step, plan.steps):
-            rows = plan.batch(step, rank, world_size).tolist()
-            yield [(epoch, shard, place) for shard, place in rows]
+
+class _Memory:
+    """The views of one number, by row."""
+
+    def __init__(self, images: int, height: int, width: int) -> None:
+        self._images = np.empty((images, 1, height, width), np.uint8)
+        self._labels = np.empty(images, np.int64)
+        self._keys = [""] * images
+
+    def put(self, rows: npt.NDArray[np.int64], made: _Made) -> None:
+        """Remembers a batch."""
+        self._images[rows], self._labels[rows] = made.images, made.labels
+        for row, key in zip(rows.tolist(), made.keys, strict=True):
+            self._keys[row] = key
+
+    def complete(self) -> bool:
+        """Whether all views are there."""
+        return all(self._keys)
+
+    def get(self, rows: npt.NDArray[np.int64]) -> _Made:
+        """A batch that was put, in any order."""
+        keys = [self._keys[row] for row in rows.tolist()]
+        return _Made(self._images[rows], self._labels[rows].tolist(), keys)
 
 
 class Loader:
@@ -143,9 +164,16 @@ class Loader:
     ) -> None:
         planner.check(world_size)
         self.planner = planner
+        self.view = dataset.view
         self._rank, self._world_size = rank, world_size
-        self._places = _Places()
         self._pin_memory = pin_memory
+        self._first_rows = np.cumsum((0, *planner.samples))
+        images = sum(planner.samples)
+        size = self.view.cycle * images * self.view.height * self.view.width
+        # A rank of several is shown other images every epoch, so its memory would stay incomplete.
+        self._remembers = 0 < size <= MEMORY and world_size == 1
+        self._memories: dict[int, _Memory] = {}
+        self._places = _Places()
         self._loader: DataLoader[_Made | DataError] = DataLoader(
             dataset,
             batch_sampler=self._places,
@@ -164,23 +192,49 @@ class Loader:
         Raises:
             DataError: when the batch comes that holds what is missing or damaged.
         """
-        return self._iterate(epoch, self.planner.shuffled(epoch), first_step)
+        number = self.view.number(epoch)
+        batches = self._cut(self.planner.shuffled(epoch), first_step)
+        if not self._remembers:
+            return self._load(number, batches)
+        if number not in self._memories:
+            images = int(self._first_rows[-1])
+            self._memories[number] = _Memory(images, self.view.height, self.view.width)
+        memory = self._memories[number]
+        if memory.complete():
+            return (self._batch(memory.get(rows), rows) for rows in map(self._rows, batches))
+        return self._load(number, batches, memory)
 
     def all_in_order(self) -> Iterator[Batch]:
         """This rank's batches of one pass in the shards' order."""
-        return self._iterate(0, self.planner.in_order(), 0)
+        return self._load(0, self._cut(self.planner.in_order(), 0))
 
-    def _iterate(self, epoch: int, plan: EpochPlan, first_step: int) -> Iterator[Batch]:
-        self._places.ask = (epoch, plan, first_step, self._rank, self._world_size)
-        return map(self._batch, self._loader)
+    def _cut(self, plan: EpochPlan, first_step: int) -> list[Places]:
+        steps = range(first_step, plan.steps)
+        return [plan.batch(step, self._rank, self._world_size) for step in steps]
 
-    def _batch(self, made: _Made | DataError) -> Batch:
-        if isinstance(made, DataError):
-            raise made
+    def _rows(self, places: Places) -> Places:
+        return self._first_rows[places[:, 0]] + places[:, 1]
+
+    def _load(
+        self, number: int, batches: list[Places], memory: _Memory | None = None
+    ) -> Iterator[Batch]:
+        self._places.ask = (number, batches)
+
+        def finish(made: _Made | DataError, places: Places) -> Batch:
+            if isinstance(made, DataError):
+                raise made
+            rows = self._rows(places)
+            if memory is not None:
+                memory.put(rows, made)
+            return self._batch(made, rows)
+
+        return map(finish, self._loader, batches)
+
+    def _batch(self, made: _Made, rows: Places) -> Batch:
         images, labels = torch.from_numpy(made.images), torch.tensor(made.labels)
         if self._pin_memory:
             images, labels = images.pin_memory(), labels.pin_memory()
-        return Batch(images, labels, made.keys)
+        return Batch(images, labels, made.keys, torch.from_numpy(rows))
 
 
 def _as_it_is(batch: Any) -> Any:

@@ -21,11 +21,15 @@ class StepBatch:
         images: float (N, 1, H, W), grey values 0 to 255, mixed already where mixup is on.
         targets: float (N, C), target probabilities, smoothed and mixed.
         labels: int64 (N,), the images' own classes.
+        number: which of their views the images are shown in.
+        rows: int64 (N,), on the CPU, where the images stand in the training split.
     """
 
     images: Tensor
     targets: Tensor
     labels: Tensor
+    number: int
+    rows: Tensor
 
 
 @dataclass(frozen=True)
@@ -70,13 +74,27 @@ class SoftTargets:
     The loss is ``(1 - weight) * cross-entropy + weight * soft loss`` (Mirzadeh 2020, eq. 3); the
     soft loss is averaged over the teachers with their weights. A model without teachers is the case
     of weight zero.
+
+    Args:
+        weights: of the teachers, by run name.
+        distillation: null exactly where there are no teachers.
+        memory: (views, images, classes) where the teachers' logits are to be remembered, so that a
+            view that is shown again costs no teacher; null asks them every time.
     """
 
-    def __init__(self, weights: Mapping[str, float], distillation: Distillation | None) -> None:
+    def __init__(
+        self,
+        weights: Mapping[str, float],
+        distillation: Distillation | None,
+        memory: tuple[int, int, int] | None = None,
+    ) -> None:
         if bool(weights) != (distillation is not None):
             raise ValueError("teachers and distillation go together")
         self._weights = dict(weights)
         self._distillation = distillation
+        self._memory = (
+            {name: torch.full(memory, torch.nan) for name in weights} if memory is not None else {}
+        )
         self._teachers: dict[str, nn.Module] = {}
         self._student: nn.Module = nn.Identity()
 
@@ -94,9 +112,8 @@ class SoftTargets:
         if self._distillation is None:
             return Losses(hard, hard.detach(), torch.zeros_like(hard), logits.detach())
         soft = torch.zeros_like(hard)
-        for name, teacher in self._teachers.items():
-            with torch.no_grad():
-                theirs = teacher(batch.images).float()
+        for name in self._teachers:
+            theirs = self._ask(name, batch)
             soft = soft + self._weights[name] * soft_loss(
                 logits, theirs, batch.labels, self._distillation
             )
@@ -104,14 +121,29 @@ class SoftTargets:
         total = (1 - weight) * hard + weight * soft
         return Losses(total, hard.detach(), soft.detach(), logits.detach())
 
+    @torch.no_grad()
+    def _ask(self, name: str, batch: StepBatch) -> Tensor:
+        """A teacher's logits (N, C) on a batch, remembered where they are known."""
+        memory = self._memory.get(name)
+        if memory is not None:
+            known = memory[batch.number, batch.rows]
+            if not known.isnan().any():
+                return known.to(batch.images.device)
+        theirs: Tensor = self._teachers[name](batch.images).float()
+        if memory is not None:
+            memory[batch.number, batch.rows] = theirs.cpu()
+        return theirs
+
     def state_dict(self) -> dict[str, Tensor]:
-        """Empty: soft targets have no weights of their own."""
-        return {}
+        """The remembered logits: asked again in another batch, they could differ by rounding."""
+        return dict(self._memory)
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """See :class:`Method`."""
-        if state:
-            raise ValueError(f"this method has no state, yet was given {sorted(state)}")
+        if state.keys() != self._memory.keys():
+            raise ValueError(f"remembered are {sorted(state)}, wanted {sorted(self._memory)}")
+        for name, logits in state.items():
+            self._memory[name].copy_(logits)
 
     def export(self, student: nn.Module) -> nn.Module:
         """The student as it is."""

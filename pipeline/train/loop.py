@@ -167,8 +167,9 @@ class Trainer:
         targets = targets_of(labels, self.classes, self.training.label_smoothing)
         if self.training.mixup:
             images, targets = mixup(images, targets, self.training.mixup)
+        number = self.train.view.number(epoch)
         with self._autocast():
-            losses = self.method.loss(StepBatch(images, targets, labels))
+            losses = self.method.loss(StepBatch(images, targets, labels, number, batch.rows))
         if not math.isfinite(float(losses.total.detach())):
             keys = ", ".join(batch.keys[:8]) + (" ..." if len(batch.keys) > 8 else "")
             raise TrainingError(

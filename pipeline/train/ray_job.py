@@ -137,6 +137,7 @@ def _work(config: dict[str, str]) -> None:
     worker = Worker(rank, world_size, device, job.loaders)
     if rank:
         logging.getLogger("pipeline").setLevel(logging.WARNING)
+    log.info("%s: %d workers, this one on %s", job.run.name, world_size, device)
     trainer = make_trainer(job, worker, ReportKeeper(rank))
     kept = ray.train.get_checkpoint()
     if kept is None:

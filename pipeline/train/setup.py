@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 
-from pipeline.data.loader import Loader, ViewDataset
+from pipeline.data.loader import MEMORY, Loader, ViewDataset
 from pipeline.data.plan import Planner
 from pipeline.data.shards import Index, read_index
 from pipeline.distill.methods import SoftTargets
 from pipeline.errors import DataError
 from pipeline.models.build import build
 from pipeline.models.folder import load_model
+from pipeline.runs import Run
 from pipeline.train.device import Worker
 from pipeline.train.job import Job
 from pipeline.train.loop import Keeper, Trainer
@@ -42,7 +45,7 @@ def make_trainer(job: Job, worker: Worker, keeper: Keeper) -> Trainer:
         name=run.name,
         model=model,
         classes=len(index.scripts),
-        method=SoftTargets(run.teachers, run.distillation),
+        method=SoftTargets(run.teachers, run.distillation, _memory(run, worker, index)),
         teachers=teachers,
         training=run.training,
         seed=run.seed,
@@ -52,6 +55,15 @@ def make_trainer(job: Job, worker: Worker, keeper: Keeper) -> Trainer:
         keeper=keeper,
         checkpoint_steps=job.checkpoint_steps,
     )
+
+
+def _memory(run: Run, worker: Worker, index: Index) -> tuple[int, int, int] | None:
+    """The size of what is remembered of teachers, if it is asked for, complete and small enough."""
+    size = (run.view.cycle, index.images("train"), len(index.scripts))
+    # A mixture is no view, and a rank of several is shown other images every epoch.
+    if worker.world_size > 1 or run.training.mixup or not 0 < math.prod(size) * 4 <= MEMORY:
+        return None
+    return size
 
 
 def make_loader(job: Job, index: Index, split: str, worker: Worker, *, augmented: bool) -> Loader:

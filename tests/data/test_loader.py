@@ -39,12 +39,14 @@ def loader(
     workers: int = 0,
     seed: int | None = 3,
     batch_size: int = 10,
+    cycle: int = 0,
 ) -> Loader:
     index = Index.model_validate_json((folder / "index.json").read_text())
     planner = Planner(
         tuple(shard.samples for shard in index.of("train")), batch_size, seed=3, window=2
     )
-    dataset = ViewDataset(folder, index, "train", VIEW, seed, window=2)
+    view = VIEW.model_copy(update={"cycle": cycle})
+    dataset = ViewDataset(folder, index, "train", view, seed, window=2)
     return Loader(dataset, planner, rank=rank, world_size=world_size, workers=workers)
 
 
@@ -140,6 +142,45 @@ def test_views_change_from_epoch_to_epoch(folder: Path) -> None:
 
     first, second = views(0), views(1)
     assert sum(first[key] != second[key] for key in KEYS) > len(KEYS) * 0.9
+
+
+def test_views_that_are_shown_again_are_the_ones_that_were_made(folder: Path) -> None:
+    remembering = loader(folder, cycle=2)
+    fresh = loader(folder)
+
+    def views(batches: list[Batch]) -> dict[str, bytes]:
+        return {
+            key: image.numpy().tobytes()
+            for batch in batches
+            for key, image in zip(batch.keys, batch.images, strict=True)
+        }
+
+    for epoch in range(5):
+        shown = list(remembering.epoch(epoch))
+        assert views(shown) == views(list(fresh.epoch(epoch % 2)))
+        # The order is the epoch's own, not the remembered one's.
+        assert [batch.keys for batch in shown] == [batch.keys for batch in fresh.epoch(epoch)]
+        # Neither who made a view nor where an epoch was entered changes it.
+        for other in (loader(folder, cycle=2), loader(folder, cycle=2, workers=1)):
+            assert_same(list(other.epoch(epoch, first_step=2)), shown[2:])
+    shares = [list(loader(folder, rank=r, world_size=2, cycle=2).epoch(3)) for r in range(2)]
+    assert views([batch for share in shares for batch in share]) == views(list(fresh.epoch(1)))
+
+
+def test_views_that_are_shown_again_are_not_read_again(tmp_path: Path) -> None:
+    index = tiny_shards(tmp_path)
+    remembering = loader(tmp_path, cycle=1)
+    first = list(remembering.epoch(0))
+    for shard in index.shards:
+        (tmp_path / shard.name).unlink()
+    again = list(remembering.epoch(7))
+    assert sorted(k for b in again for k in b.keys) == sorted(k for b in first for k in b.keys)
+
+
+def test_rows_tell_where_images_stand_in_their_split(folder: Path) -> None:
+    in_order = [key for batch in loader(folder).all_in_order() for key in batch.keys]
+    for batch in loader(folder).epoch(2):
+        assert [in_order[row] for row in batch.rows.tolist()] == batch.keys
 
 
 def test_a_pass_in_order_follows_the_shards_and_shows_plain_images(folder: Path) -> None:

@@ -78,16 +78,18 @@ def test_a_killed_driver_goes_on_when_run_again(tmp_path: Path, expected: bytes)
     assert list((project / ".checkpoints").glob("student-*")) == [], "they are needed no more"
 
 
-def test_two_workers_train_and_what_is_wrong_with_the_data_reaches_the_user(
+def test_two_workers_train_and_bad_data_reaches_the_user_at_once(
     tmp_path: Path,
 ) -> None:
     project = write_project(tmp_path / "project", **SETTINGS)
     shard = sorted((project / "data/shards/train").iterdir())[1]
     content = shard.read_bytes()
     shard.write_bytes(content[:-1])
-    bad = run(project, *COMMAND, workers=2, failures=0)
+    bad = run(project, *COMMAND, workers=2, failures=3)
     assert bad.returncode == 1
     assert f"error: {shard} has {len(content) - 1} bytes" in bad.stderr
+    attempts = (bad.stdout + bad.stderr).count("student-alone: 2 workers")
+    assert attempts == 1, "what is wrong with the data is not tried again"
     shard.write_bytes(content)
     good = run(project, *COMMAND, workers=2, failures=0)
     assert good.returncode == 0, good.stderr

@@ -26,12 +26,12 @@ EVERYTHING: dict[str, Any] = {
 }  # fmt: skip
 
 
-def params(optimizer: str = "adamw", **network: Any) -> Params:
+def params(optimizer: str = "adamw", precision: str = "fp32", **network: Any) -> Params:
     """Everything on that has a state: dropout, mixup, the average, augmentation."""
     student = {"architecture": "cnn", "channels": [8, 12], "dropout": 0.4, **network}
     view = {"height": 16, "width": 32, "augment": {"shear": 10, "noise": 0.5, "shrink": 0.3}}
     return tiny_params(
-        training={**EVERYTHING, "optimizer": optimizer},
+        training={**EVERYTHING, "optimizer": optimizer, "precision": precision},
         models={"student": {"network": student}},
         view=view,
     )
@@ -60,10 +60,11 @@ class DyingKeeper(FolderKeeper):
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_going_on_from_any_checkpoint_ends_bit_for_bit_the_same(
-    folder: Path, optimizer: str
+    folder: Path, optimizer: str, precision: str
 ) -> None:
-    settings, keeper = params(optimizer), MemoryKeeper()
+    settings, keeper = params(optimizer, precision), MemoryKeeper()
     whole = trainer(settings, TAUGHT, folder, keeper, checkpoint_steps=2).run()
     places = [(checkpoint.epoch, checkpoint.step) for checkpoint in keeper.kept]
     # Five steps an epoch: two checkpoints within it, one at its end.
@@ -74,6 +75,22 @@ def test_going_on_from_any_checkpoint_ends_bit_for_bit_the_same(
         assert same_weights(resumed.weights, whole.weights)
         assert untimed(resumed.history) == untimed(whole.history)
         assert resumed.best_epoch == whole.best_epoch
+
+
+def test_what_is_remembered_of_views_and_teachers_changes_nothing_when_going_on(
+    folder: Path,
+) -> None:
+    settings = tiny_params(
+        training={**EVERYTHING, "mixup": 0, "epochs": 4},
+        view={"height": 16, "width": 32, "augment": {"shear": 10, "noise": 0.5}, "cycle": 2},
+    )
+    keeper = MemoryKeeper()
+    whole = trainer(settings, TAUGHT, folder, keeper, checkpoint_steps=3).run()
+    assert any(name.startswith("method.") for name in keeper.kept[0].tensors)
+    for checkpoint in keeper.kept:
+        resumed = trainer(settings, TAUGHT, folder).run(checkpoint)
+        assert same_weights(resumed.weights, whole.weights)
+        assert untimed(resumed.history) == untimed(whole.history)
 
 
 def test_a_checkpoint_at_an_epochs_last_step_ends_the_same_too(folder: Path) -> None:
