@@ -32,6 +32,8 @@ $(FONTS)/node_modules/.installed: $(FONTS)/package-lock.json
 run: setup
 ifeq ($(PROFILE),)
 	dvc repro
+else ifeq ($(wildcard profiles/$(PROFILE).txt),)
+	@echo "there is no profiles/$(PROFILE).txt; there are: $(basename $(notdir $(wildcard profiles/*.txt)))" >&2; exit 2
 else
 	dvc exp run $(foreach line,$(shell grep -v '^\#' profiles/$(PROFILE).txt),-S '$(line)')
 endif

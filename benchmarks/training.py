@@ -29,7 +29,6 @@ def ray_ratio(params: Params, folder: Path, pairs: int) -> dict[str, Any]:
         run=run.model_copy(update={"training": training}),
         shards=SHARDS.resolve(),
         models=MODELS.resolve(),
-        shuffle_shards=params.data.shuffle_shards,
         checkpoint_steps=0,
         loaders=compute.loader_processes,
         threads=compute.worker_threads,

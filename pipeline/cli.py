@@ -91,7 +91,7 @@ def generate(
     else:
         # DVC wants every stage to leave its output, also where nothing is to be generated.
         out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_bytes(b"")
+        out.touch()
     _show({"archive": str(out), "bytes": out.stat().st_size}, as_json)
 
 

@@ -1,4 +1,7 @@
-"""Where and how fast things are computed: settings that do not change the result.
+"""Where and how fast things are computed: settings that are no parameters of the result.
+
+Of them only the number of workers and threads moves weights: by rounding, and by each worker's own
+batch norm.
 
 They come from the environment, never from params.yaml: ``DISTILL_WORKERS=2 dvc repro``.
 """
@@ -49,9 +52,14 @@ class Compute(BaseSettings):
         return self.threads or max(1, cores() // max(1, self.workers))
 
     @property
+    def remote_storage(self) -> bool:
+        """Whether the storage is a URI and no folder of this machine."""
+        return "://" in self.storage
+
+    @property
     def absolute_storage(self) -> str:
         """The storage as workers need it, since they change directory."""
-        return self.storage if "://" in self.storage else str(Path(self.storage).resolve())
+        return self.storage if self.remote_storage else str(Path(self.storage).resolve())
 
 
 def load() -> Compute:
@@ -61,13 +69,19 @@ def load() -> Compute:
         UsageError: a variable has a value that is refused.
     """
     try:
-        return Compute()
+        compute = Compute()
     except ValidationError as error:
         lines = [
             f"  DISTILL_{str(item['loc'][0]).upper()}: {item['msg']} (got {item['input']!r})"
             for item in error.errors()
         ]
         raise UsageError("\n".join(["bad compute settings in the environment:", *lines])) from error
+    if compute.remote_storage and compute.workers == 0:
+        raise UsageError(
+            f"DISTILL_STORAGE={compute.storage} is written by Ray, which DISTILL_WORKERS=0 does "
+            "without: set DISTILL_WORKERS to 1 or more, or DISTILL_STORAGE to a folder"
+        )
+    return compute
 
 
 def cores() -> int:

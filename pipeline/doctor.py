@@ -7,7 +7,6 @@ is no failure where it is missing; the advice says how to get it.
 from __future__ import annotations
 
 import configparser
-import json
 import os
 import re
 import shutil
@@ -190,15 +189,12 @@ def _precision(device: torch.device) -> str:
 
 
 def _fonts(params: Params) -> Check:
-    wanted = json.loads((fonts.FOLDER / "package.json").read_text())["dependencies"]
-    present = [name for name in wanted if (fonts.FOLDER / "node_modules" / name).is_dir()]
-    whole = len(present) == len(wanted)
-    return Check(
-        name="fonts",
-        ok=whole or params.data.source != "generated",
-        detail=f"{len(present)} of {len(wanted)} families, from which words are generated",
-        advice="" if whole else "npm ci --prefix pipeline/data/fontsource",
-    )
+    try:
+        fonts.check_installed()
+    except DistillError as error:
+        needed = params.data.source == "generated"
+        return Check(name="fonts", ok=not needed, detail=str(error), advice=fonts.INSTALL)
+    return Check(name="fonts", ok=True, detail="all families that words are generated with")
 
 
 def _ocr(params: Params) -> Check:

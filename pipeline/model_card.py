@@ -8,10 +8,8 @@ import yaml
 
 from pipeline.data.shards import Index
 from pipeline.evaluation import Evaluation
-from pipeline.reporting.matrix import sentence
 from pipeline.reporting.templating import fill
 from pipeline.scripts import BY_NAME
-from pipeline.statistics import Comparison
 
 _DATA: Final = {
     "generated": "generated words (not CVSI-2015)",
@@ -24,7 +22,6 @@ def model_card(
     evaluation: Evaluation,
     *,
     index: Index,
-    comparison: tuple[str, Comparison] | None = None,
 ) -> str:
     """The card of one model, as Markdown with the YAML front matter that model hubs read.
 
@@ -32,8 +29,6 @@ def model_card(
         model: what the model folder's model.json holds.
         evaluation: the model, judged.
         index: of the shards it was trained on.
-        comparison: another run's name, and this model (first) against it (second) on the same
-            images.
 
     Raises:
         ValueError: model and evaluation are of different runs.
@@ -50,8 +45,6 @@ def model_card(
         index=index,
         trained_on=_DATA.get(index.source, index.source),
         judged_on=judged_on,
-        comparison=comparison
-        and (comparison[0], comparison[1], sentence(evaluation.run, *comparison)),
     )
 
 

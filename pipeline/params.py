@@ -202,7 +202,7 @@ class Ocr(Section):
     """The pretrained text-recognition backbone that comes inside the ``rapidocr`` package.
 
     Attributes:
-        depth: the share of the backbone's convolutions that is kept, from the input on.
+        depth: the share of the backbone's blocks that is kept, from the input on.
         hidden: units of the layer between the pooled features and the logits.
     """
 

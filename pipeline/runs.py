@@ -23,6 +23,7 @@ class Run(Section):
         teachers: run names with their weights, summing to one; empty where it learns from labels
             alone.
         distillation: null exactly where ``teachers`` is empty.
+        shuffle_shards: shards whose images are mixed with each other, which decides their order.
     """
 
     name: str
@@ -33,6 +34,7 @@ class Run(Section):
     view: View
     training: Training
     distillation: Distillation | None
+    shuffle_shards: int
     seed: int
 
 
@@ -98,5 +100,6 @@ def _run(
         view=params.view,
         training=params.training_of(model),
         distillation=distillation,
+        shuffle_shards=params.data.shuffle_shards,
         seed=params.seed,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -79,7 +80,12 @@ def test_fonts_are_wanted_for_generated_words_only(
     assert not missing.ok
     assert missing.advice.startswith("npm ci")
     assert checks(tmp_path, tiny_params(data={"source": "cvsi"}))["fonts"].ok
-    (tmp_path / "node_modules" / "@fontsource" / "lato").mkdir(parents=True)
+    lato = tmp_path / "node_modules" / "@fontsource" / "lato"
+    lato.mkdir(parents=True)
+    (lato / "package.json").write_text('{"version": "0.0.1"}')
+    assert not checks(tmp_path)["fonts"].ok, "another release than the one that is named"
+    wanted = json.loads((tmp_path / "package.json").read_text())["dependencies"]["@fontsource/lato"]
+    (lato / "package.json").write_text(json.dumps({"version": wanted}))
     assert checks(tmp_path)["fonts"].ok
 
 

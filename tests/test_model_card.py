@@ -14,7 +14,6 @@ from pipeline import evaluation as evaluations
 from pipeline.data.shards import Index, read_index
 from pipeline.evaluation import Evaluation
 from pipeline.model_card import model_card
-from pipeline.statistics import compare
 
 
 def parts(workspace: Workspace, run: str) -> tuple[dict[str, Any], Evaluation, Index]:
@@ -64,14 +63,6 @@ def test_card_has_every_script_and_its_interval(tmp_path: Path) -> None:
     assert f"Wilson 95 % interval {low:.2f} to {high:.2f}" in card
     for script, score in evaluation.per_script.items():
         assert f"| {script} | {score.images} | {score.accuracy:.2f} |" in card
-
-
-def test_comparison_says_what_is_not_significant(tmp_path: Path) -> None:
-    model, evaluation, index = parts(build(tmp_path), "student-ocr")
-    comparison = compare([True, False, True], [True, True, False])
-    card = model_card(model, evaluation, index=index, comparison=("student-alone", comparison))
-    assert "Against student-alone on the same images: 0.00 points" in card
-    assert "Not significantly different" in card
 
 
 def test_a_strange_folder_does_not_break_the_card(tmp_path: Path) -> None:

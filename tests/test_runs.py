@@ -1,14 +1,17 @@
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from tiny import tiny_model, tiny_params, tiny_shards
 
 from pipeline.errors import UsageError
 from pipeline.runs import Run, all_runs, find
-from pipeline.train.fingerprint import code_version, run_fingerprint
+from pipeline.train import fingerprint
+from pipeline.train.fingerprint import SOURCES, code_version, run_fingerprint
 
 TEACHER = {"network": {"architecture": "cnn", "channels": [4]}}
 
@@ -105,15 +108,37 @@ def test_a_fingerprint_changes_with_parameters_data_and_teachers_and_with_nothin
     first = run_fingerprint(run, index.version, tmp_path)
     assert first == run_fingerprint(find(tiny_params(), "student-cnn"), index.version, tmp_path)
     other_run = find(tiny_params(training={"lr": 0.02}), "student-cnn")
+    other_order = find(tiny_params(data={"shuffle_shards": 2}), "student-cnn")
     others = [
         run_fingerprint(other_run, index.version, tmp_path),
+        run_fingerprint(other_order, index.version, tmp_path),
         run_fingerprint(run, "another version", tmp_path),
     ]
     tiny_model(tmp_path / "teacher-cnn", index, run="teacher-cnn", seed=1)
     others.append(run_fingerprint(run, index.version, tmp_path))
-    assert len({first, *others}) == 4
+    assert len({first, *others}) == 5
 
 
-def test_the_version_of_the_code_is_a_checksum() -> None:
-    assert code_version() == code_version()
-    assert len(code_version()) == 64
+def test_dvc_and_the_code_version_look_at_the_same_code() -> None:
+    stages = yaml.safe_load((Path(__file__).parents[1] / "dvc.yaml").read_text())["stages"]
+    trainings = [stage for stage in stages.values() if "pipeline train" in stage["cmd"]]
+    assert len(trainings) == 5
+    for stage in trainings:
+        listed = {dep for dep in stage["deps"] if dep.startswith("pipeline/")}
+        assert listed == {f"pipeline/{name}" for name in SOURCES}
+
+
+def test_the_version_of_the_code_changes_with_a_file_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = Path(fingerprint.__file__).parents[1]
+    for name in SOURCES:
+        copy = tmp_path / name
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        (shutil.copytree if (package / name).is_dir() else shutil.copy)(package / name, copy)
+    before = code_version()
+    monkeypatch.setattr(fingerprint, "_PACKAGE", tmp_path)
+    assert code_version() == before
+    with (tmp_path / "train/loop.py").open("a") as file:
+        file.write("# changed\n")
+    assert code_version() != before

@@ -47,7 +47,6 @@ def make_job(params: Params, run: str, folder: Path, checkpoint_steps: int = 0) 
         run=find(params, run),
         shards=folder / "shards",
         models=folder / "models",
-        shuffle_shards=params.data.shuffle_shards,
         checkpoint_steps=checkpoint_steps,
         loaders=0,
         threads=1,

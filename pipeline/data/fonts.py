@@ -14,6 +14,7 @@ from typing import Final
 from pipeline.data.words import Split
 from pipeline.errors import DataError
 
+INSTALL: Final = "npm ci --prefix pipeline/data/fontsource"
 FOLDER = Path(__file__).parent / "fontsource"
 """Where package.json is, and where ``npm ci`` puts node_modules."""
 
@@ -134,7 +135,4 @@ def check_installed() -> None:
 
 
 def _missing(what: str) -> DataError:
-    return DataError(
-        f"the fonts are not installed in {FOLDER}: {what}; "
-        "run: npm ci --prefix pipeline/data/fontsource"
-    )
+    return DataError(f"the fonts are not installed in {FOLDER}: {what}; run: {INSTALL}")

@@ -41,7 +41,7 @@ class ModelInfo(BaseModel):
         scripts: names in the order of the logits.
         teachers: the runs it learnt from, with their weights.
         parameters: the parameters of its run.
-        metrics: what training said: validation accuracy, epochs, number of weights.
+        metrics: what training said: validation accuracy and loss, the best epoch, epochs.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -93,6 +93,11 @@ def load_model(folder: Path) -> tuple[ScriptClassifier, ModelInfo]:
         DataError: a file is missing, damaged, or does not fit the other.
     """
     info = read_info(folder)
+    if info.normalisation != NORMALISATION:
+        raise DataError(
+            f"{folder} was made by another version, which normalised its input otherwise "
+            f"({info.normalisation}): use that version, or train {info.run} again"
+        )
     view = View(height=info.input.height, width=info.input.width)
     model = build(info.network, len(info.scripts), view, pretrained=False)
     path = folder / WEIGHTS_FILE

@@ -127,6 +127,11 @@ class OcrTeacher(nn.Module):
             for layer in part.modules()
             if isinstance(layer, nn.Conv2d)
         ]
+        if len(weights) < len(convolutions):
+            raise DataError(
+                f"{WEIGHTS} of rapidocr has {len(weights)} convolutions where {len(convolutions)} "
+                "are expected; install the version in requirements.lock"
+            )
         with torch.no_grad():
             for layer, (weight, bias) in zip(convolutions, weights, strict=False):
                 if layer.weight.shape != weight.shape:

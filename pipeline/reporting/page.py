@@ -67,9 +67,7 @@ def _results(params: Params, evidence: Evidence) -> dict[str, Any]:
         ],
         "test_words": words,
         "others": published.OTHERS,
-        "ours": chosen
-        if published.comparable(evidence.index.source, evidence.index.scripts)
-        else None,
+        "ours": chosen if published.comparable(evidence.index) else None,
         "by_size": figures.scatter(
             runs, lambda run: run.evaluation.parameters, "parameters", "parameters"
         ),
@@ -112,7 +110,7 @@ def _surroundings(evidence: Evidence, audit: Audit, shards: Path) -> dict[str, A
             )
             for run in runs
         ],
-        "commands": _commands([run.name for run in runs]),
+        "commands": _commands([run.name for run in runs], generated),
     }
 
 
@@ -122,7 +120,6 @@ def _seeds_sentence(seeds: set[tuple[int, ...]]) -> str:
     return "the seeds of every run stand in the table of all runs."
 
 
-def _commands(runs: list[str]) -> list[str]:
-    python = "python -m pipeline"
-    steps = [f"{python} {verb} {run}" for run in runs for verb in ("train", "evaluate")]
-    return [f"{python} shards", *steps, f"{python} report"]
+def _commands(runs: list[str], generated: bool) -> list[str]:
+    steps = ["generate"] * generated + ["shards", *(f"train {run}" for run in runs)]
+    return [f"python -m pipeline {step}" for step in (*steps, "evaluate --all", "report")]

@@ -10,14 +10,17 @@ from pipeline.models.folder import WEIGHTS_FILE
 from pipeline.runs import Run
 
 _PACKAGE = Path(__file__).parent.parent
-_ROOMS = ("data", "distill", "models", "train")
-_FILES = ("params.py", "runs.py", "scripts.py")
+SOURCES = (
+    *("data/augment.py", "data/loader.py", "data/plan.py", "data/shards.py", "data/view.py"),
+    *("distill", "models", "train", "params.py", "runs.py", "scripts.py"),
+)
+"""The code that decides a model's weights, files and rooms; dvc.yaml lists the same."""
 
 
 def code_version() -> str:
     """A SHA-256 over the source files that decide a model's weights. It needs no git."""
-    files = [_PACKAGE / name for name in _FILES]
-    files += [path for room in _ROOMS for path in (_PACKAGE / room).glob("*.py")]
+    named = [_PACKAGE / name for name in SOURCES]
+    files = [path for one in named for path in (one.glob("*.py") if one.is_dir() else [one])]
     digest = hashlib.sha256()
     for path in sorted(files):
         digest.update(f"{path.relative_to(_PACKAGE).as_posix()} {sha256(path)}\n".encode())

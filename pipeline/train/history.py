@@ -7,9 +7,11 @@ import io
 import os
 from dataclasses import asdict, dataclass, fields
 
+import torch
 from torch import Tensor
 
 from pipeline.distill.methods import Losses
+from pipeline.train.device import Worker
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,17 @@ class Sums:
     correct: int = 0
     seconds: float = 0.0
     waiting: float = 0.0
+
+    def of_all(self, worker: Worker) -> Sums:
+        """The sums over all workers; of ``seconds`` and ``waiting`` their mean."""
+        values = torch.tensor(list(asdict(self).values()), dtype=torch.float64)
+        names = [column.name for column in fields(self)]
+        total = dict(zip(names, worker.sum(values.to(worker.device)).tolist(), strict=True))
+        for name in ("seconds", "waiting"):
+            total[name] /= worker.world_size
+        for name in ("images", "correct"):
+            total[name] = round(total[name])
+        return Sums(**total)
 
     def add(self, losses: Losses, labels: Tensor) -> None:
         """Counts a step in."""

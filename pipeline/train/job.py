@@ -15,7 +15,6 @@ class Job(Section):
         run: the run.
         shards: the folder of shards, absolute.
         models: the folder of model folders, absolute: teachers are read from there.
-        shuffle_shards: shards whose images are mixed with each other.
         checkpoint_steps: see :class:`pipeline.train.loop.Trainer`.
         loaders: loader processes of a worker.
         threads: CPU threads of a worker.
@@ -24,7 +23,6 @@ class Job(Section):
     run: Run
     shards: Path
     models: Path
-    shuffle_shards: int
     checkpoint_steps: int
     loaders: int
     threads: int

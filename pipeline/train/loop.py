@@ -95,9 +95,9 @@ class Trainer:
         epoch, step, sums = 0, 0, Sums()
         if resume is not None:
             epoch, step = resume.epoch, resume.step
-        self._began = time.perf_counter()
         self._ask_for(epoch, step)
         self._set_up()
+        self._began = time.perf_counter()
         if resume is not None:
             sums = self._restore(resume)
             log.info("%s goes on from epoch %d, step %d", self.name, epoch + 1, step)
@@ -194,27 +194,20 @@ class Trainer:
             self._average.state if self._average else self.model.state_dict()
         )
         validation_loss, validation_accuracy = self._validate(evaluated)
-        totals = self.worker.sum(
-            torch.tensor(
-                [sums.images, sums.loss, sums.hard_loss, sums.soft_loss, sums.correct],
-                dtype=torch.float64,
-                device=self.worker.device,
-            )
-        ).tolist()
-        images = int(totals[0])
+        total = sums.of_all(self.worker)
         row = EpochRow(
             epoch=epoch + 1,
-            images=images,
-            loss=totals[1] / images,
-            hard_loss=totals[2] / images,
-            soft_loss=totals[3] / images,
-            accuracy=100 * totals[4] / images,
+            images=total.images,
+            loss=total.loss / total.images,
+            hard_loss=total.hard_loss / total.images,
+            soft_loss=total.soft_loss / total.images,
+            accuracy=100 * total.correct / total.images,
             validation_loss=validation_loss,
             validation_accuracy=validation_accuracy,
             lr=rate,
-            seconds=sums.seconds + time.perf_counter() - began,
-            images_per_second=images / sums.seconds,
-            waiting=sums.waiting / sums.seconds,
+            seconds=total.seconds + time.perf_counter() - began,
+            images_per_second=total.images / total.seconds,
+            waiting=total.waiting / total.seconds,
         )
         if self._is_best(row):
             self._best = {name: value.detach().clone() for name, value in evaluated.items()}
@@ -283,7 +276,7 @@ class Trainer:
             "history": [asdict(row) for row in self._history],
             "best_epoch": self._best_epoch,
             "seconds": self._seconds(),
-            "sums": asdict(sums),
+            "sums": asdict(sums.of_all(self.worker)),
             "scaler": self._scaler.state_dict(),
         }
         tensors = {
@@ -297,9 +290,8 @@ class Trainer:
         device = self.worker.device
         self.model.load_state_dict(checkpoint.part("model"))
         if self._average is not None:
-            self._average.state = {
-                name: value.to(device) for name, value in checkpoint.part("average").items()
-            }
+            for name, value in checkpoint.part("average").items():
+                self._average.state[name].copy_(value)
         restore_optimizer(self._optimizer, checkpoint.part("optimizer"))
         self.method.load_state_dict(checkpoint.part("method"))
         self._scaler.load_state_dict(checkpoint.numbers["scaler"])
@@ -307,7 +299,9 @@ class Trainer:
         self._best_epoch = checkpoint.numbers["best_epoch"]
         self._began -= checkpoint.numbers["seconds"]
         self._history = [EpochRow(**row) for row in checkpoint.numbers["history"]]
-        return Sums(**checkpoint.numbers["sums"])
+        sums = Sums(**checkpoint.numbers["sums"])
+        # They are of all workers together, so one of them goes on with them.
+        return sums if self.worker.rank == 0 else Sums(seconds=sums.seconds, waiting=sums.waiting)
 
     def _seconds(self) -> float:
         return time.perf_counter() - self._began

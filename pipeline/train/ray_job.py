@@ -18,7 +18,7 @@ from ray.train.v2._internal.execution.context import logger as report_log
 from ray.train.v2.api.config import LoggingConfig
 
 from pipeline.compute import Compute, cores
-from pipeline.errors import DistillError, TrainingError
+from pipeline.errors import DistillError, TrainingError, UsageError
 from pipeline.train.checkpoint import Checkpoint
 from pipeline.train.device import Worker
 from pipeline.train.history import EpochRow, Trained
@@ -65,11 +65,19 @@ def train_on_ray(job: Job, name: str, compute: Compute) -> Trained:
         compute: workers, storage, restarts.
 
     Raises:
+        UsageError: there are fewer processors than workers.
         DistillError: what a worker raised; it is not retried.
         TrainingError: workers died more often than ``compute.failures`` allows.
     """
-    connect(compute)
-    gpu = ray.cluster_resources().get("GPU", 0) > 0
+    connect()
+    there = ray.cluster_resources()
+    gpu = there.get("GPU", 0) > 0
+    kind = "GPU" if gpu else "CPU"
+    if compute.workers > there.get(kind, 0):
+        raise UsageError(
+            f"DISTILL_WORKERS={compute.workers}, but Ray has {there.get(kind, 0):g} {kind}s: each "
+            "worker needs one of its own"
+        )
     share = {} if gpu else {"CPU": cores() / compute.workers}
     trainer = TorchTrainer(
         _work,
@@ -99,7 +107,7 @@ def train_on_ray(job: Job, name: str, compute: Compute) -> Trained:
     return Trained(last.part("best"), history, numbers["best_epoch"], numbers["seconds"])
 
 
-def connect(compute: Compute) -> None:
+def connect() -> None:
     """Joins the cluster at RAY_ADDRESS, or starts a local one that ends with this process."""
     if ray.is_initialized():
         return
@@ -137,7 +145,7 @@ def _work(config: dict[str, str]) -> None:
     worker = Worker(rank, world_size, device, job.loaders)
     if rank:
         logging.getLogger("pipeline").setLevel(logging.WARNING)
-    log.info("%s: %d workers, this one on %s", job.run.name, world_size, device)
+    log.info("%s: worker %d of %d, on %s", job.run.name, rank + 1, world_size, device)
     trainer = make_trainer(job, worker, ReportKeeper(rank))
     kept = ray.train.get_checkpoint()
     if kept is None:

@@ -44,7 +44,6 @@ def train_run(
         run=run,
         shards=shards.resolve(),
         models=models.resolve(),
-        shuffle_shards=params.data.shuffle_shards,
         checkpoint_steps=compute.checkpoint_steps,
         loaders=compute.loader_processes,
         threads=compute.worker_threads,
@@ -65,7 +64,7 @@ def train_run(
         trained = train_on_ray(job, job_name, compute)
     info = _info(run, trained, index.source, index.version, index.scripts)
     write_model(models / name, info, trained)
-    if "://" not in compute.storage:
+    if not compute.remote_storage:
         # The model is in its place.
         remove_folder(folder)
     return info
@@ -98,7 +97,7 @@ def _info(
         data_source=source,
         data_version=version,
         parameters=run.model_dump(
-            mode="json", include={"training", "distillation", "view", "seed"}
+            mode="json", include={"training", "distillation", "view", "shuffle_shards", "seed"}
         ),
         code_version=code_version(),
         metrics={

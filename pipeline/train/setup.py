@@ -73,7 +73,7 @@ def make_loader(job: Job, index: Index, split: str, worker: Worker, *, augmented
     if not shards:
         raise DataError(f"{job.shards} has no {split} images; rebuild the shards")
     seed = run.seed if augmented else None
-    window = job.shuffle_shards
+    window = run.shuffle_shards
     dataset = ViewDataset(job.shards, index, split, run.view, seed, window)
     planner = Planner(
         samples=tuple(shard.samples for shard in shards),

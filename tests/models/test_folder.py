@@ -66,6 +66,13 @@ def test_a_network_that_began_from_a_file_of_weights_loads_without_it(
     assert torch.equal(loaded(images), saved(images))
 
 
+def test_a_model_that_normalises_otherwise_is_refused(folder: Path) -> None:
+    about = json.loads((folder / "model.json").read_text())
+    (folder / "model.json").write_text(json.dumps(about | {"normalisation": "none"}))
+    with pytest.raises(DataError, match=r"another version.*\(none\)"):
+        load_model(folder)
+
+
 def test_saved_weights_are_no_pickle(folder: Path) -> None:
     content = (folder / "model.safetensors").read_bytes()
     length = int.from_bytes(content[:8], "little")

@@ -28,7 +28,7 @@ VIEW = View(height=32, width=128)
 SMALL = View(height=16, width=32)
 NETWORKS: list[Architecture] = [
     Cnn(architecture="cnn", channels=(4,)),
-    Cnn(architecture="cnn", channels=(4, 8, 8)),
+    Cnn(architecture="cnn", channels=(4, 8, 8, 8, 8)),
     Crnn(architecture="crnn", channels=(4, 8), hidden=4),
     Crnn(architecture="crnn", channels=(4, 4, 8, 8, 8, 8), hidden=4, layers=2),
     Ocr(architecture="ocr", depth=0.1, hidden=8),
@@ -119,6 +119,8 @@ def test_light_text_on_dark_is_the_same_to_a_network_as_dark_on_light(
     model = build(network, 3, SMALL, pretrained=False).eval()
     word = torch.full((1, 1, 16, 32), 180.0)
     word[..., 4:12, 8:14] = 60
+    shown = ScriptClassifier(nn.Identity())(255 - word)
+    assert shown[0, 0, 8, 10] < 0 < shown[0, 0, 0, 0], "text comes out as the darker of the two"
     with torch.no_grad():
         torch.testing.assert_close(model(255 - word), model(word), rtol=1e-4, atol=1e-5)
 

@@ -50,6 +50,18 @@ def test_a_tiny_student_learns_its_scripts(folder: Path) -> None:
     assert trained.history[trained.best_epoch - 1].validation_accuracy >= 90
 
 
+def test_pretrained_weights_stay_where_they_are_at_a_share_of_nothing(folder: Path) -> None:
+    settings = params(epochs=1, pretrained_lr=0.0, weight_decay=0.0)
+    made = trainer(settings, ALONE, folder)
+    (first, *_) = list(made.model.network.parameters())
+    made.model.pretrained = (first,)
+    before = {name: value.detach().clone() for name, value in made.model.named_parameters()}
+    made.run()
+    moved = {n for n, v in made.model.named_parameters() if not torch.equal(v, before[n])}
+    (still,) = {name for name, value in made.model.named_parameters() if value is first}
+    assert before.keys() - moved == {still}
+
+
 def test_the_same_training_ends_with_the_same_weights(folder: Path, plain: Trained) -> None:
     again = train(params(), folder)
     assert same_weights(again.weights, plain.weights)

@@ -10,9 +10,10 @@ import torch
 from tiny import tiny_params, tiny_shards
 from torch import distributed, nn
 from torch.multiprocessing.spawn import spawn
-from training import trainer, untimed
+from training import MemoryKeeper, trainer, untimed
 
 from pipeline.params import Params
+from pipeline.train.checkpoint import Checkpoint
 from pipeline.train.device import Worker
 from pipeline.train.history import Trained
 
@@ -25,15 +26,22 @@ def params(**training: Any) -> Params:
     return tiny_params(training={**FACTS, **training}, models={"student": student})
 
 
-def train(folder: Path, worker: Worker, settings: Params, norms: bool) -> Trained:
-    made = trainer(settings, RUN, folder, worker=worker)
+def train(
+    folder: Path,
+    worker: Worker,
+    settings: Params,
+    norms: bool,
+    keeper: MemoryKeeper | None = None,
+    resume: Checkpoint | None = None,
+) -> Trained:
+    made = trainer(settings, RUN, folder, keeper, checkpoint_steps=2, worker=worker)
     if not norms:
         for block in made.model.modules():
             if isinstance(block, nn.Sequential):
                 for name, layer in block.named_children():
                     if isinstance(layer, nn.BatchNorm2d):
                         block.register_module(name, nn.Identity())
-    return made.run()
+    return made.run(resume)
 
 
 def work(rank: int, world_size: int, folder: Path, settings: str, norms: bool) -> None:
@@ -41,18 +49,25 @@ def work(rank: int, world_size: int, folder: Path, settings: str, norms: bool) -
     distributed.init_process_group(
         "gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=world_size
     )
-    trained = train(folder, Worker(rank, world_size), Params.model_validate_json(settings), norms)
-    result = (trained.weights, untimed(trained.history), trained.best_epoch)
-    torch.save(result, folder / f"rank-{rank}.pt")
+    chosen, worker = Params.model_validate_json(settings), Worker(rank, world_size)
+    keeper = MemoryKeeper()
+    trained = train(folder, worker, chosen, norms, keeper)
+    # The first worker's checkpoint in mid-epoch, which all of them go on from.
+    kept: list[Checkpoint | None] = [keeper.kept[0] if rank == 0 else None]
+    distributed.broadcast_object_list(kept)
+    resumed = train(folder, worker, chosen, norms, resume=kept[0])
+    results = [(t.weights, untimed(t.history), t.best_epoch) for t in (trained, resumed)]
+    torch.save(results, folder / f"rank-{rank}.pt")
     distributed.destroy_process_group()
 
 
-def in_parallel(folder: Path, settings: Params, *, norms: bool) -> list[Any]:
+def in_parallel(folder: Path, settings: Params, *, norms: bool, run: int = 0) -> list[Any]:
+    """What both processes ended with: undisturbed (run 0), or going on in mid-epoch (run 1)."""
     (folder / "meet").unlink(missing_ok=True)
     spawn(  # type: ignore[no-untyped-call]
         work, (2, folder, settings.model_dump_json(), norms), nprocs=2
     )
-    return [torch.load(folder / f"rank-{rank}.pt", weights_only=True) for rank in range(2)]
+    return [torch.load(folder / f"rank-{rank}.pt", weights_only=True)[run] for rank in range(2)]
 
 
 @pytest.fixture(scope="module")
@@ -89,3 +104,14 @@ def test_with_batch_norm_both_processes_judge_and_keep_the_same_weights(folder: 
             logits = probe.model(batch.images.float())
         loss += float(nn.functional.cross_entropy(logits, batch.labels, reduction="sum"))
     assert loss / 12 == pytest.approx(first[1][first[2] - 1]["validation_loss"], rel=1e-6)
+
+
+def test_two_processes_that_go_on_in_mid_epoch_end_the_same(folder: Path) -> None:
+    settings = params(ema=0.5, mixup=0.3)
+    undisturbed = in_parallel(folder, settings, norms=True)
+    for whole, resumed in zip(
+        undisturbed, in_parallel(folder, settings, norms=True, run=1), strict=True
+    ):
+        assert resumed[1:] == whole[1:]
+        for name, value in whole[0].items():
+            assert torch.equal(value, resumed[0][name]), name

@@ -88,7 +88,7 @@ def test_two_workers_train_and_bad_data_reaches_the_user_at_once(
     bad = run(project, *COMMAND, workers=2, failures=3)
     assert bad.returncode == 1
     assert f"error: {shard} has {len(content) - 1} bytes" in bad.stderr
-    attempts = (bad.stdout + bad.stderr).count("student-alone: 2 workers")
+    attempts = (bad.stdout + bad.stderr).count("student-alone: worker 1 of 2")
     assert attempts == 1, "what is wrong with the data is not tried again"
     shard.write_bytes(content)
     good = run(project, *COMMAND, workers=2, failures=0)
