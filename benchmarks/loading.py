@@ -23,7 +23,9 @@ def loader_ratio(params: Params, index: Index, pairs: int) -> dict[str, Any]:
     Both use one core; the loader's batches are received by a process that does nothing else.
     """
     shards = index.of("train")
-    view, seed, window = params.view, params.seed, params.data.shuffle_shards
+    # Nothing is shown from memory here: that costs no loader anything.
+    view = params.view.model_copy(update={"cycle": 0})
+    seed, window = params.seed, params.data.shuffle_shards
     planner = Planner(
         tuple(shard.samples for shard in shards), params.training.batch_size, seed, window
     )
