@@ -42,7 +42,7 @@ app = typer.Typer(
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 ParamsFile = Annotated[Path, typer.Option("--params", help="The parameter file.")]
-RunName = Annotated[str, typer.Argument(metavar="RUN", help="A run, e.g. student-ocr-assisted.")]
+RunName = Annotated[str, typer.Argument(metavar="RUN", help="A run, e.g. student-ocr.")]
 PARAMS = params.PARAMS_FILE
 SHARDS = Path("data/shards")
 MODELS = Path("models")
@@ -128,12 +128,13 @@ def evaluate(
     run: Annotated[str | None, typer.Argument(metavar="[RUN]", help="A run.")] = None,
     every: Annotated[bool, typer.Option("--all", help="Every run of params.yaml.")] = False,
     data: Annotated[
-        Path | None, typer.Option(help="Judge on this folder or archive instead of the test split.")
+        Path | None,
+        typer.Option(help="Judge on all labelled images of this folder or archive instead."),
     ] = None,
     params_file: ParamsFile = PARAMS,
     as_json: Json = False,
 ) -> None:
-    """Judge trained models on the test split, or on any folder in one of CVSI-2015's layouts."""
+    """Measure accuracy on the test split, or on any folder in one of CVSI-2015's layouts."""
     from pipeline.evaluate import evaluate_folder, evaluate_run
     from pipeline.reporting.plots import write_metrics
 
@@ -149,7 +150,7 @@ def evaluate(
             for name in names
         ]
         if every:
-            write_metrics(REPORTS, found)
+            write_metrics(REPORTS, MODELS, found)
     if as_json:
         _show([one.model_dump(mode="json") for one in found], True)
         return
@@ -186,7 +187,7 @@ def export(
     params_file: ParamsFile = PARAMS,
     as_json: Json = False,
 ) -> None:
-    """Write exports/RUN: the model, its ONNX twin checked against it, and a model card."""
+    """Write exports/RUN: the model, the same as ONNX, compared on the test split, and a card."""
     from pipeline.export import export_run
 
     settings = params.load(params_file)
@@ -205,7 +206,7 @@ def predict(
     model: Annotated[Path | None, typer.Option(help="A model folder.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Tell the script of word images, with the probability of each."""
+    """Tell the script of word images, with its probability (--json: of every script)."""
     from pipeline.predict import predict as ask
 
     if (run is None) == (model is None):

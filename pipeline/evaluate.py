@@ -86,6 +86,13 @@ def evaluate_folder(model_folder: Path, data: Path) -> Evaluation:
     source = read_labelled(data, info.scripts)
     for note in source.notes:
         log.warning("%s: %s", data, note)
+    training = sum(image.split != "test" for image in source.images)
+    if training:
+        log.warning(
+            "%s: %d of the %d images lie in folders of training or validation words, and count "
+            "all the same: a model that has seen them looks better than it is",
+            *(data, training, len(source.images)),
+        )
     views, version = _read_all(source, view_of(info))
     batches = _batches(source, views, info.scripts)
     answers = answer(asker(model, default_device()), batches)

@@ -53,7 +53,7 @@ def view_of(info: ModelInfo) -> View:
 
 def asker(model: nn.Module, device: torch.device) -> Ask:
     """Asks a model on a device, in full fp32; the model is moved there."""
-    model.to(device)
+    model.to(device).to(memory_format=torch.channels_last)
 
     @torch.inference_mode()
     def ask(images: Tensor) -> Tensor:

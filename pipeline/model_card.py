@@ -13,7 +13,7 @@ from pipeline.scripts import BY_NAME
 
 _DATA: Final = {
     "generated": "generated words (not CVSI-2015)",
-    "cvsi": "real word images, taken as CVSI-2015",
+    "cvsi": "real word images",
 }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from pathlib import Path
 
 import cv2
@@ -20,6 +21,7 @@ from pipeline.evaluation import Evaluation
 from pipeline.models.build import build
 from pipeline.models.folder import WEIGHTS_FILE, read_info, save_model
 from pipeline.params import Crnn
+from pipeline.reporting.plots import write_metrics
 from pipeline.statistics import wilson
 
 RUN = "student-alone"
@@ -139,6 +141,28 @@ def test_a_folder_gives_what_the_same_images_gave_in_shards(tmp_path: Path) -> N
     assert found.confusion == judge(tmp_path).confusion
     assert (found.data.source, found.data.split) == ("folder mine", "all")
     assert found.data.version != judge(tmp_path).data.version
+
+
+def test_training_words_in_a_folder_are_counted_and_told_of(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    tiny_model(tmp_path / "models" / RUN, tiny_shards(tmp_path / "shards"))
+    write_images(tmp_path / "mine" / "Training")
+    write_images(tmp_path / "mine" / "Testing")
+    found = evaluate_folder(tmp_path / "models" / RUN, tmp_path / "mine")
+    assert found.images == 48
+    assert "24 of the 48 images lie in folders of training" in caplog.text
+    caplog.clear()
+    evaluate_folder(tmp_path / "models" / RUN, tmp_path / "mine" / "Testing")
+    assert "training" not in caplog.text
+
+
+def test_dvc_metrics_tell_validation_from_test(tmp_path: Path) -> None:
+    tiny_model(tmp_path / "models" / RUN, tiny_shards(tmp_path / "shards"))
+    judged = judge(tmp_path)
+    write_metrics(tmp_path, tmp_path / "models", [judged])
+    expected = {RUN: {"validation": 50.0, "test": round(judged.accuracy, 2)}}
+    assert json.loads((tmp_path / "metrics.json").read_text()) == expected
 
 
 def test_a_folders_version_is_of_its_images(tmp_path: Path) -> None:

@@ -91,7 +91,7 @@ def _surroundings(evidence: Evidence, audit: Audit, shards: Path) -> dict[str, A
     return {
         "contents": CONTENTS,
         "generated": generated,
-        "images_are": "generated words" if generated else "real images, taken as CVSI-2015",
+        "images_are": "generated words" if generated else "real images",
         "scripts": index.scripts,
         "images": [(split, index.images(split)) for split in SPLITS],
         "misread": misread(shards, index, list(chosen.predictions.values()), MOST_MISREAD),

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from pipeline.evaluation import PREDICTIONS_FILE, Evaluation
 from pipeline.files import whole_folder, write_whole
+from pipeline.models.folder import read_info
 
 CURVES = "curves"
 CONFUSION_FILE = "confusion.csv"
@@ -23,7 +24,16 @@ def write_plots(folder: Path, models: Path, runs: tuple[str, ...], chosen: str) 
     write_whole(folder / CONFUSION_FILE, predictions.read_bytes())
 
 
-def write_metrics(folder: Path, evaluations: list[Evaluation]) -> None:
-    """Writes the accuracy of each run, in percent, for `dvc metrics diff` to compare."""
-    accuracy = {one.run: round(one.accuracy, 2) for one in evaluations}
-    write_whole(folder / METRICS_FILE, json.dumps(accuracy, indent=2) + "\n")
+def write_metrics(folder: Path, models: Path, evaluations: list[Evaluation]) -> None:
+    """Writes the accuracies of each run, in percent, for `dvc metrics diff` to compare.
+
+    Settings are to be chosen by validation: who chose by test would have nothing left to judge on.
+    """
+    accuracies = {
+        one.run: {
+            "validation": round(read_info(models / one.run).metrics["validation_accuracy"], 2),
+            "test": round(one.accuracy, 2),
+        }
+        for one in evaluations
+    }
+    write_whole(folder / METRICS_FILE, json.dumps(accuracies, indent=2) + "\n")
