@@ -15,7 +15,7 @@ export DO_NOT_TRACK := 1
 export RAY_USAGE_STATS_ENABLED := 0
 export PYTHONUNBUFFERED := 1
 
-.PHONY: setup run test lint bench lock clean
+.PHONY: setup run test lint bench s3 s3-stop lock clean
 
 setup: $(VENV)/.installed $(FONTS)/node_modules/.installed
 
@@ -48,6 +48,13 @@ lint: setup
 
 bench: setup
 	python -m benchmarks $(BENCH)
+
+# A real S3 server on this machine, in .s3/: see docs/s3.md.
+s3: setup
+	@python -m cluster.s3 start
+
+s3-stop:
+	@python -m cluster.s3 stop
 
 # The lock is resolved by uv, which takes seconds where pip takes minutes, and installed by pip.
 lock:

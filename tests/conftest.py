@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
@@ -10,6 +11,8 @@ os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 import pytest
 import torch
 from hypothesis import settings
+
+from cluster.seaweedfs import Credentials, Server
 
 # The same examples in every run; a slow, shared machine is no failure.
 settings.register_profile("repeatable", derandomize=True, deadline=None, max_examples=60)
@@ -19,3 +22,24 @@ settings.load_profile("repeatable")
 @pytest.fixture(autouse=True)
 def _one_thread() -> None:
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A real S3 server. Tests share it and its bucket: each uses a prefix of its own."""
+    with Server(tmp_path_factory.mktemp("s3")) as server:
+        yield server
+
+
+@pytest.fixture
+def s3_environment(s3: Server, monkeypatch: pytest.MonkeyPatch) -> Credentials:
+    """The environment of a shell that sourced the server's env file, and nothing else of AWS."""
+    for name in [*os.environ]:
+        if name.startswith("AWS_"):
+            monkeypatch.delenv(name)
+    for name in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):
+        monkeypatch.setenv(name, os.devnull)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    for name, value in s3.credentials.environment().items():
+        monkeypatch.setenv(name, value)
+    return s3.credentials
