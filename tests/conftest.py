@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 
 import pytest
 import torch
+from bucket import push
 from hypothesis import settings
+from proxy import Proxy
 
 from cluster.seaweedfs import Credentials, Server
+from pipeline.data import stream
 
 # The same examples in every run; a slow, shared machine is no failure.
 settings.register_profile("repeatable", derandomize=True, deadline=None, max_examples=60)
@@ -43,3 +47,21 @@ def s3_environment(s3: Server, monkeypatch: pytest.MonkeyPatch) -> Credentials:
     for name, value in s3.credentials.environment().items():
         monkeypatch.setenv(name, value)
     return s3.credentials
+
+
+@pytest.fixture(scope="session")
+def pushed(s3: Server, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project whose shards were pushed into the bucket, below ``streamed``."""
+    project = tmp_path_factory.mktemp("pushed")
+    push(project, s3, "streamed")
+    return project
+
+
+@pytest.fixture
+def proxy(s3_environment: Credentials, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
+    """A proxy before the S3 server, which the environment names as the server."""
+    with Proxy(s3_environment.endpoint) as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.endpoint)
+        stream.forget_clients()
+        yield proxy
+    stream.forget_clients()

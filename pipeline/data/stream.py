@@ -174,7 +174,7 @@ class ObjectStream(io.RawIOBase):
             log.warning("%s: %s; the credentials are read again", self._uri, code)
             self._renewed = True
             self._counts.add("retries")
-            _forget_client()
+            forget_clients()
         elif status >= 500 or code in _BUSY:
             self._wait(error, began)
         else:
@@ -244,6 +244,7 @@ def _client() -> Any:
         return _clients[os.getpid()]
 
 
-def _forget_client() -> None:
+def forget_clients() -> None:
+    """Lets the next request read the environment and the credentials again."""
     with _lock:
         _clients.clear()
