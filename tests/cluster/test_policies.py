@@ -105,6 +105,16 @@ def test_a_consumer_reads_models_and_nothing_else(owner: Server) -> None:
     assert allowed(owner, "consumer") == {"read models"}
 
 
+def test_the_rules_for_old_versions_are_taken(owner: Server) -> None:
+    rules = json.loads((ROOT / "cluster/policies/lifecycle.json").read_text())
+    bucket = owner.credentials.bucket
+    owner.client().put_bucket_lifecycle_configuration(Bucket=bucket, LifecycleConfiguration=rules)
+    taken = owner.client().get_bucket_lifecycle_configuration(Bucket=bucket)["Rules"]
+    assert {rule["ID"] for rule in taken} == {rule["ID"] for rule in rules["Rules"]}
+    for rule in taken:
+        assert rule in rules["Rules"]
+
+
 def test_a_trainer_can_pull_and_keep_checkpoints_and_a_consumer_can_predict(
     versions: Path,
     s3_environment: Credentials,
