@@ -230,7 +230,7 @@ class Server:
                     f"-s3.config={self.folder / 'identities.json'}",
                     *("-s3.port.iceberg=0", "-s3.port.lance=0", "-webdav=false", "-admin.ui=false"),
                     *("-s3.allowDeleteBucketNotEmpty=false", "-s3.autoCreateBucket=false"),
-                    "-master.telemetry=false",
+                    *("-master.telemetry=false", "-volume.preStopSeconds=0"),
                 ],
                 cwd=self.folder,
                 # Nothing of the caller's: weed reads keys, buckets and settings from there.

@@ -135,10 +135,9 @@ def test_models_of_two_revisions_come_through_dvc(
     assert done.returncode == 0, done.stderr
     assert "fetching" not in done.stderr, "it is kept"
     assert not (clone / "models" / RUN).exists(), "the checkout stays as it is"
-    for rev, folder in (("v1.0", found[0]), ("v1.1", found[1])):
-        call(clone, env, "git", "checkout", "-q", rev)
-        call(clone, env, "dvc", "pull", "-q", f"models/{RUN}")
-        assert read_info(folder) == read_info(clone / "models" / RUN)
+    call(clone, env, "git", "checkout", "-q", "v1.0")
+    call(clone, env, "dvc", "pull", "-q", f"models/{RUN}")
+    assert read_info(found[0]) == read_info(clone / "models" / RUN) != read_info(found[1])
 
 
 def test_revisions_runs_and_remotes_that_are_not_there_are_named(

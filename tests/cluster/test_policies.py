@@ -27,9 +27,8 @@ KEYS = ("dvc/files/md5/aa/bb", "checkpoints/run/1", "models/run/model.json", "ot
 def owner(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server that knows both roles besides its owner, and holds an object in every place."""
     server = Server(tmp_path_factory.mktemp("roles"))
-    with server:
-        for key in KEYS:
-            server.client().put_object(Bucket=server.credentials.bucket, Key=key, Body=b"x")
+    server.start()
+    server.kill()
     path = server.folder / "identities.json"
     known = json.loads(path.read_text())
     known["policies"] = [
@@ -48,6 +47,8 @@ def owner(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         )
     path.write_text(json.dumps(known))
     with server:
+        for key in KEYS:
+            server.client().put_object(Bucket=server.credentials.bucket, Key=key, Body=b"x")
         yield server
 
 
