@@ -101,6 +101,7 @@ class Proxy:
             fault = self.rule(request) or Fault()
         if fault.status or fault.rate:
             self.injected[fault] += 1
+        if fault.status:
             content = _ERROR.format(code=fault.code).encode()
             client.sendall(
                 f"HTTP/1.1 {fault.status} Injected\r\nContent-Type: application/xml\r\n"
