@@ -42,7 +42,9 @@ def s3_environment(s3: Server, monkeypatch: pytest.MonkeyPatch) -> Credentials:
         if name.startswith("AWS_"):
             monkeypatch.delenv(name)
     for name in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):
-        monkeypatch.setenv(name, os.devnull)
+        # DVC refuses a configuration that is no plain file.
+        (s3.folder / "empty").touch()
+        monkeypatch.setenv(name, str(s3.folder / "empty"))
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     for name, value in s3.credentials.environment().items():
         monkeypatch.setenv(name, value)
