@@ -14,6 +14,7 @@ import torch
 from bucket import push
 from hypothesis import settings
 from proxy import Proxy
+from versions import make_project
 
 from cluster.seaweedfs import Credentials, Server
 from pipeline.data import stream
@@ -36,15 +37,13 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 @pytest.fixture
-def s3_environment(s3: Server, monkeypatch: pytest.MonkeyPatch) -> Credentials:
+def s3_environment(s3: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Credentials:
     """The environment of a shell that sourced the server's env file, and nothing else of AWS."""
     for name in [*os.environ]:
         if name.startswith("AWS_"):
             monkeypatch.delenv(name)
     for name in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):
-        # DVC refuses a configuration that is no plain file.
-        (s3.folder / "empty").touch()
-        monkeypatch.setenv(name, str(s3.folder / "empty"))
+        monkeypatch.setenv(name, str(tmp_path / "no-such-file"))
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     for name, value in s3.credentials.environment().items():
         monkeypatch.setenv(name, value)
@@ -67,3 +66,12 @@ def proxy(s3_environment: Credentials, monkeypatch: pytest.MonkeyPatch) -> Itera
         stream.forget_clients()
         yield proxy
     stream.forget_clients()
+
+
+@pytest.fixture(scope="session")
+def versions(s3: Server, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project with the tags v1.0 and v1.1, whose data and models lie in the bucket."""
+    project = tmp_path_factory.mktemp("versions") / "project"
+    project.mkdir()
+    make_project(project, s3.credentials)
+    return project
