@@ -138,6 +138,7 @@ def _work(config: dict[str, str]) -> None:
 
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     report_log.setLevel(logging.WARNING)
+    logging.getLogger("botocore").setLevel(logging.WARNING)
     job = Job.model_validate_json(config["job"])
     context = ray.train.get_context()
     rank, world_size = context.get_world_rank(), context.get_world_size()

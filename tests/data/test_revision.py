@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 from pathlib import Path
@@ -12,15 +13,22 @@ import webdataset
 from bucket import REMOTE, without_data
 from bucket import dvc as run_dvc
 from proxy import Proxy
-from tiny import tiny_shards
+from tiny import SCRIPTS, tiny_params, tiny_shards
 
 from cluster.seaweedfs import Credentials, Server
 from pipeline.data import stream
 from pipeline.data.revision import Revision, locate
 from pipeline.data.shards import read_index
 from pipeline.errors import UsageError
+from pipeline.files import write_whole
+from pipeline.prepare import prepare
 
 SHARDS = Path("data/shards")
+AUDIT = {
+    **{"source": "generated", "scripts": list(SCRIPTS), "images": 84, "counts": {}, "notes": []},
+    **{"official": None, "official_test": None, "differences": [], "problems": []},
+    **{"duplicates": {}, "unlabelled": 0},
+}
 
 
 def find(rev: str | None = None, remote: str = REMOTE) -> Revision:
@@ -64,7 +72,8 @@ def test_an_older_revision_is_streamed_by_its_tag(
     indexes = []
     for seed in (0, 1):
         indexes.append(tiny_shards(tmp_path / SHARDS, seed=seed))
-        run_dvc(tmp_path, s3, "add", "-q", str(SHARDS))
+        write_whole(tmp_path / "reports/audit.json", json.dumps(AUDIT))
+        run_dvc(tmp_path, s3, "add", "-q", str(SHARDS), "reports/audit.json")
         run_dvc(tmp_path, s3, "push", "-q", "-r", REMOTE)
         git("add", ".")
         git("commit", "-q", "-m", f"Data {seed}")
@@ -72,6 +81,13 @@ def test_an_older_revision_is_streamed_by_its_tag(
     assert find("v0").index == indexes[0]
     assert find().index == find("v1").index == indexes[1]
     assert find("v0").objects != find("v1").objects
+    older = tiny_params(data={"rev": "v0"})
+    audit, index = prepare(older, tmp_path / "restored", tmp_path / "audit.json")
+    assert index == indexes[0] == read_index(tmp_path / "restored")
+    assert audit.model_dump(mode="json") == AUDIT
+    with pytest.raises(UsageError, match=r"data\.rev v2 cannot be had from DVC"):
+        prepare(tiny_params(data={"rev": "v2"}), tmp_path / "restored", tmp_path / "audit.json")
+    assert read_index(tmp_path / "restored") == index, "what was there stays"
     with pytest.raises(UsageError, match=r"data\.rev v2 in its .*unknown Git revision"):
         find("v2")
     with pytest.raises(UsageError, match="remote 'nowhere' doesn't exist"):
