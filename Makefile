@@ -31,11 +31,11 @@ $(FONTS)/node_modules/.installed: $(FONTS)/package-lock.json
 # A profile is a list of parameters that differ from params.yaml, see profiles/.
 run: setup
 ifeq ($(PROFILE),)
-	dvc repro
+	if dvc status --quiet; then dvc repro; else python -m cluster.session dvc repro; fi
 else ifeq ($(wildcard profiles/$(PROFILE).txt),)
 	@echo "there is no profiles/$(PROFILE).txt; there are: $(basename $(notdir $(wildcard profiles/*.txt)))" >&2; exit 2
 else
-	dvc exp run $(foreach line,$(shell grep -v '^\#' profiles/$(PROFILE).txt),-S '$(line)')
+	python -m cluster.session dvc exp run $(foreach line,$(shell grep -v '^\#' profiles/$(PROFILE).txt),-S '$(line)')
 endif
 
 test: setup

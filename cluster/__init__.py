@@ -1,0 +1,1 @@
+"""Where things run and are kept: for now, the S3 server of this machine."""
