@@ -15,7 +15,7 @@ export DO_NOT_TRACK := 1
 export RAY_USAGE_STATS_ENABLED := 0
 export PYTHONUNBUFFERED := 1
 
-.PHONY: setup run test lint bench lock clean
+.PHONY: setup run test lint bench s3 s3-stop s3-remote lock clean
 
 setup: $(VENV)/.installed $(FONTS)/node_modules/.installed
 
@@ -37,6 +37,7 @@ else ifeq ($(wildcard profiles/$(PROFILE).txt),)
 else
 	python -m cluster.session dvc exp run $(foreach line,$(shell grep -v '^\#' profiles/$(PROFILE).txt),-S '$(line)')
 endif
+	@if [ "$$(dvc remote default)" != local ]; then dvc push; fi
 
 test: setup
 	python -m pytest $(PYTEST)
@@ -48,6 +49,19 @@ lint: setup
 
 bench: setup
 	python -m benchmarks $(BENCH)
+
+# A real S3 server on this machine, in .s3/: see docs/s3.md.
+s3: setup
+	@python -m cluster.s3 start
+
+s3-stop:
+	@python -m cluster.s3 stop
+
+# From now on this checkout pushes to and pulls from the bucket of the environment.
+s3-remote: setup
+	@test -n "$$S3_BUCKET" || { echo "S3_BUCKET is not set: source .s3/env, or name a bucket" >&2; exit 2; }
+	dvc remote modify --local s3 url "s3://$$S3_BUCKET/dvc"
+	dvc remote default --local s3
 
 # The lock is resolved by uv, which takes seconds where pip takes minutes, and installed by pip.
 lock:

@@ -11,7 +11,7 @@ from benchmarks.spread import spread
 from pipeline.data.augment import Augmenter
 from pipeline.data.loader import Loader, ViewDataset
 from pipeline.data.plan import Planner
-from pipeline.data.shards import Index, read_shard
+from pipeline.data.shards import Index, ShardFolder, read_shard
 from pipeline.data.view import decode, fit
 from pipeline.params import Params
 from pipeline.train.run import SHARDS
@@ -29,7 +29,7 @@ def loader_ratio(params: Params, index: Index, pairs: int) -> dict[str, Any]:
     planner = Planner(
         tuple(shard.samples for shard in shards), params.training.batch_size, seed, window
     )
-    dataset = ViewDataset(SHARDS, index, "train", view, seed, window)
+    dataset = ViewDataset(ShardFolder(SHARDS), index, "train", view, seed, window)
     loader = Loader(dataset, planner, workers=1)
     samples = [sample for shard in shards for sample in read_shard(SHARDS, shard)]
     augmenter = Augmenter(view.augment, seed)

@@ -186,7 +186,12 @@ def export(
 def predict(
     images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Images or folders.")],
     run: Annotated[str | None, typer.Option(help="A trained run, under models/.")] = None,
-    model: Annotated[Path | None, typer.Option(help="A model folder.")] = None,
+    model: Annotated[
+        str | None, typer.Option(help="A model folder, here or as s3://BUCKET/PREFIX.")
+    ] = None,
+    rev: Annotated[
+        str | None, typer.Option(help="Take --run of this git revision, fetched through DVC.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Tell the script of word images, with its probability (--json: of every script)."""
@@ -194,7 +199,9 @@ def predict(
 
     if (run is None) == (model is None):
         raise UsageError("give either --run, e.g. --run student-alone, or --model FOLDER")
-    answers = ask(model or MODELS / str(run), images)
+    if rev is not None and run is None:
+        raise UsageError("--rev takes the model of a run: give --run too, e.g. --run student-alone")
+    answers = ask(_model(run, model, rev), images)
     if as_json:
         _show([answer.model_dump(mode="json") for answer in answers], True)
         return
@@ -230,6 +237,18 @@ def _chosen(
     if run is not None:
         return [find(settings, run).name]
     return [one.name for one in all_runs(settings) if role in (None, one.role)]
+
+
+def _model(run: str | None, model: str | None, rev: str | None) -> Path:
+    """The model folder that is meant, fetched where it is not here."""
+    from pipeline import fetch, s3
+
+    cache = Path(compute.load().model_cache).expanduser()
+    if run is not None and rev is not None:
+        return fetch.model_of_revision(run, rev, cache)
+    if model is not None and s3.is_uri(model):
+        return fetch.model_from_bucket(model, cache)
+    return Path(model) if model is not None else MODELS / str(run)
 
 
 def _show(result: Any, as_json: bool) -> None:

@@ -26,6 +26,11 @@ class Compute(BaseSettings):
         loaders: loader processes of each worker; null takes what the machine has cores for.
         threads: CPU threads of each worker; null shares the cores among the workers.
         storage: where checkpoints are kept, a folder or a URI.
+        stream: the DVC remote in S3 that shards are streamed from; null reads data/shards.
+        cache: the folder that streamed shards are kept in, for all processes of a machine.
+        cache_gib: its largest size, in GiB; 0 keeps none.
+        patience: seconds that S3 may give nothing while shards are streamed.
+        model_cache: the folder that fetched models are kept in.
         checkpoint_steps: steps between two checkpoints within an epoch; 0 keeps one an epoch.
         failures: how often a job goes on by itself after workers died.
     """
@@ -36,6 +41,11 @@ class Compute(BaseSettings):
     loaders: Annotated[int, Field(ge=0)] | None = None
     threads: Annotated[int, Field(ge=1)] | None = None
     storage: str = ".checkpoints"
+    stream: str | None = None
+    cache: str = "~/.cache/script-distill/shards"
+    cache_gib: Annotated[float, Field(ge=0)] = 10
+    patience: Annotated[float, Field(gt=0)] = 300
+    model_cache: str = "~/.cache/script-distill/models"
     checkpoint_steps: Annotated[int, Field(ge=0)] = 0
     failures: Annotated[int, Field(ge=0)] = 3
 

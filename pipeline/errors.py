@@ -24,3 +24,7 @@ class DataError(DistillError):
 
 class TrainingError(DistillError):
     """Training cannot go on, for example after a loss that is not finite."""
+
+
+class StorageError(DistillError):
+    """Storage elsewhere cannot be reached or fails; the same command may succeed later."""

@@ -17,10 +17,11 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def write_whole(path: Path, content: bytes | str) -> None:
+def write_whole(path: Path, content: bytes | str, mode: int = 0o644) -> None:
     """Writes a file beside ``path``, syncs it, and renames it into place.
 
     A reader sees the old file or the new one. A write that fails (a full disk) leaves the old one.
+    Before it is in place nobody but its owner can read it, and after that whom ``mode`` lets.
 
     Raises:
         OSError: the file could not be written; nothing of it stays behind.
@@ -34,7 +35,7 @@ def write_whole(path: Path, content: bytes | str) -> None:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        part.chmod(0o644)
+        part.chmod(mode)
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)

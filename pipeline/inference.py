@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from pipeline.data.audit import MAX_PIXELS
 from pipeline.data.loader import Batch, Loader, ViewDataset
 from pipeline.data.plan import Planner
-from pipeline.data.shards import Index
+from pipeline.data.shards import Index, ShardFolder
 from pipeline.data.view import Grey, decode
 from pipeline.errors import DataError
 from pipeline.models.folder import ModelInfo
@@ -103,7 +103,7 @@ def load_test(shards: Path, index: Index, view: View) -> Iterator[Batch]:
     found = index.of("test")
     if not found:
         raise DataError(f"{shards} has no test images; rebuild the shards")
-    dataset = ViewDataset(shards, index, "test", view, seed=None, window=1)
+    dataset = ViewDataset(ShardFolder(shards), index, "test", view, seed=None, window=1)
     samples = tuple(shard.samples for shard in found)
     return Loader(dataset, Planner(samples, BATCH, seed=0, window=1)).all_in_order()
 

@@ -37,6 +37,8 @@ class Data(Section):
         root: the folder or archive that holds the images.
         task: a task of the competition, see :data:`pipeline.scripts.TASKS`.
         scripts: a set of scripts, instead of a task.
+        rev: a revision of the git history whose shards are taken as they are; null takes those
+            that are made here.
         allow: findings of the audit that are let through, by name.
         held_out: the share of train, seeded and by script, that becomes validation where the
             source has none, or where its validation is judged on because it has no test.
@@ -48,6 +50,7 @@ class Data(Section):
     root: Path
     task: str | None = None
     scripts: tuple[str, ...] | None = None
+    rev: str | None = None
     allow: tuple[Finding, ...] = ()
     held_out: Annotated[float, Field(gt=0, lt=1)] = 0.15
     shard_images: Count = 500

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import lru_cache
-from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import cv2
@@ -16,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from pipeline.data.augment import Augmenter
 from pipeline.data.plan import EpochPlan, Places, Planner
-from pipeline.data.shards import Index, Sample, read_shard
+from pipeline.data.shards import Index, Sample, ShardSource
 from pipeline.data.view import decode, fit
 from pipeline.errors import DataError
 from pipeline.params import View
@@ -59,7 +58,7 @@ class ViewDataset(Dataset[_Made | DataError]):
     """The views of one split. An element is asked for by (view, shard, place), a batch at a time.
 
     Args:
-        folder: where the shards are.
+        source: where the shards are read from.
         index: what they hold.
         split: which of them.
         view: what is shown of an image.
@@ -68,12 +67,19 @@ class ViewDataset(Dataset[_Made | DataError]):
     """
 
     def __init__(
-        self, folder: Path, index: Index, split: str, view: View, seed: int | None, window: int
+        self,
+        source: ShardSource,
+        index: Index,
+        split: str,
+        view: View,
+        seed: int | None,
+        window: int,
     ) -> None:
         self._labels = {script: label for label, script in enumerate(index.scripts)}
-        self._folder = folder
-        self._shards = index.of(split)
+        self.source = source
+        self.shards = index.of(split)
         self.view = view
+        self.window = window
         self._augmenter = None if seed is None else Augmenter(view.augment, seed)
         self._samples = lru_cache(maxsize=window + 1)(self._read)
 
@@ -92,7 +98,7 @@ class ViewDataset(Dataset[_Made | DataError]):
         labels, keys = [], []
         for row, (number, shard, place) in enumerate(places):
             sample = self._samples(shard)[place]
-            origin = f"{self._shards[shard].name}!{sample.key}.jpg"
+            origin = f"{self.shards[shard].name}!{sample.key}.jpg"
             grey = fit(decode(sample.jpeg, origin), self.view)
             if self._augmenter is not None:
                 grey = self._augmenter(grey, sample.key, number)
@@ -102,7 +108,7 @@ class ViewDataset(Dataset[_Made | DataError]):
         return _Made(images, labels, keys)
 
     def _read(self, shard: int) -> list[Sample]:
-        return read_shard(self._folder, self._shards[shard])
+        return self.source.read(self.shards[shard])
 
 
 class _Places(Sampler[list[Place]]):
@@ -114,6 +120,30 @@ class _Places(Sampler[list[Place]]):
     def __iter__(self) -> Iterator[list[Place]]:
         number, batches = self.ask
         return ([(number, shard, place) for shard, place in places.tolist()] for places in batches)
+
+
+class _ReadAhead:
+    """Announces the shards of an epoch, in the order of first need, a window before they are."""
+
+    def __init__(self, dataset: ViewDataset, batches: list[Places]) -> None:
+        self._dataset = dataset
+        needed = np.concatenate([places[:, 0] for places in batches] or [np.empty(0, np.int64)])
+        shards, first = np.unique(needed, return_index=True)
+        self._order = shards[np.argsort(first)].tolist()
+        self._rank = {shard: rank for rank, shard in enumerate(self._order)}
+        self._announced = 0
+
+    def reached(self, rank: int) -> None:
+        """Announces what comes within a window behind the shard of this rank."""
+        end = rank + 1 + self._dataset.window
+        wanted = [self._dataset.shards[shard] for shard in self._order[self._announced : end]]
+        if wanted:
+            self._announced = end
+            self._dataset.source.prefetch(wanted)
+
+    def used(self, places: Places) -> None:
+        """Is told of every batch when it came."""
+        self.reached(max(self._rank[shard] for shard in set(places[:, 0].tolist())))
 
 
 class _Memory:
@@ -165,6 +195,7 @@ class Loader:
         planner.check(world_size)
         self.planner = planner
         self.view = dataset.view
+        self._dataset = dataset
         self._rank, self._world_size = rank, world_size
         self._pin_memory = pin_memory
         self._first_rows = np.cumsum((0, *planner.samples))
@@ -208,6 +239,10 @@ class Loader:
         """This rank's batches of one pass in the shards' order."""
         return self._load(0, self._cut(self.planner.in_order(), 0))
 
+    def close(self) -> None:
+        """Tells where the shards come from that no more is read."""
+        self._dataset.source.close()
+
     def _cut(self, plan: EpochPlan, first_step: int) -> list[Places]:
         steps = range(first_step, plan.steps)
         return [plan.batch(step, self._rank, self._world_size) for step in steps]
@@ -219,16 +254,21 @@ class Loader:
         self, number: int, batches: list[Places], memory: _Memory | None = None
     ) -> Iterator[Batch]:
         self._places.ask = (number, batches)
+        # Loader processes are copies of this one, which is best copied before it has threads.
+        made_batches = iter(self._loader)
+        ahead = _ReadAhead(self._dataset, batches)
+        ahead.reached(-1)
 
         def finish(made: _Made | DataError, places: Places) -> Batch:
             if isinstance(made, DataError):
                 raise made
+            ahead.used(places)
             rows = self._rows(places)
             if memory is not None:
                 memory.put(rows, made)
             return self._batch(made, rows)
 
-        return map(finish, self._loader, batches)
+        return map(finish, made_batches, batches)
 
     def _batch(self, made: _Made, rows: Places) -> Batch:
         images, labels = torch.from_numpy(made.images), torch.tensor(made.labels)

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol
 
 import webdataset
 from pydantic import BaseModel, ConfigDict
@@ -147,6 +147,36 @@ def build(
     return index
 
 
+class ShardSource(Protocol):
+    """Where shards are read from."""
+
+    def read(self, shard: Shard) -> list[Sample]:
+        """All images of a shard, checked against the index before any of them is used."""
+
+    def prefetch(self, shards: Iterable[Shard]) -> None:
+        """Is told which shards are wanted next, in this order."""
+
+    def close(self) -> None:
+        """Is told that no more is read."""
+
+
+@dataclass(frozen=True)
+class ShardFolder:
+    """Shards in a folder of this machine."""
+
+    folder: Path
+
+    def read(self, shard: Shard) -> list[Sample]:
+        """See :func:`read_shard`."""
+        return read_shard(self.folder, shard)
+
+    def prefetch(self, shards: Iterable[Shard]) -> None:
+        """Files of this machine need no announcement."""
+
+    def close(self) -> None:
+        """There is nothing to close."""
+
+
 def read_index(folder: Path) -> Index:
     """The index of a folder of shards.
 
@@ -155,22 +185,33 @@ def read_index(folder: Path) -> Index:
     """
     path = folder / INDEX_FILE
     try:
-        index = Index.model_validate_json(path.read_text())
+        content = path.read_bytes()
     except FileNotFoundError:
         raise DataError(f"{path} is missing: make the shards with dvc repro shards") from None
+    return parse_index(content, str(path))
+
+
+def parse_index(content: bytes, origin: str) -> Index:
+    """The index that was read from ``origin``.
+
+    Raises:
+        DataError: it is none, or does not fit its own version.
+    """
+    try:
+        index = Index.model_validate_json(content)
     except ValueError as error:
-        raise DataError(f"{path} is no index of shards: {error}; rebuild the shards") from error
+        raise DataError(f"{origin} is no index of shards: {error}; rebuild the shards") from error
     counted = all(
         shard.samples == sum(shard.classes.values()) and set(shard.classes) <= set(index.scripts)
         for shard in index.shards
     )
     if index.version != _version(index.shards, index.source, index.scripts) or not counted:
-        raise DataError(f"{path} was changed after it was written; rebuild the shards")
+        raise DataError(f"{origin} was changed after it was written; rebuild the shards")
     return index
 
 
 def read_shard(folder: Path, shard: Shard) -> list[Sample]:
-    """All images of a shard, checked against the index before any of them is used.
+    """All images of a shard in a folder, checked against the index before any of them is used.
 
     Raises:
         DataError: the shard is missing, truncated or changed; the message names it.
@@ -181,25 +222,42 @@ def read_shard(folder: Path, shard: Shard) -> list[Sample]:
             content: bytes = stream.read()
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error}; run dvc checkout or dvc pull") from error
+    check(content, shard, str(path), "run dvc checkout, or rebuild the shards")
+    return unpack(content, shard, str(path))
+
+
+def check(content: bytes, shard: Shard, origin: str, remedy: str) -> None:
+    """Compares the bytes of a shard with what the index says of them.
+
+    Raises:
+        DataError: they differ; the message names the ``origin`` and the ``remedy``.
+    """
     if len(content) != shard.bytes:
         raise DataError(
-            f"{path} has {len(content)} bytes where the index says {shard.bytes}: it is truncated "
-            "or changed; run dvc checkout, or rebuild the shards"
+            f"{origin} has {len(content)} bytes where the index says {shard.bytes}: it is "
+            f"truncated or changed; {remedy}"
         )
     if hashlib.sha256(content).hexdigest() != shard.sha256:
         raise DataError(
-            f"{path} does not match its checksum: it was changed after it was written; run dvc "
-            "checkout, or rebuild the shards"
+            f"{origin} does not match its checksum: it was changed after it was written; {remedy}"
         )
+
+
+def unpack(content: bytes, shard: Shard, origin: str) -> list[Sample]:
+    """The images in the bytes of a shard.
+
+    Raises:
+        DataError: they are not as many as the index says.
+    """
     # The members are taken by name: WebDataset's own decoders would unpickle a .pkl.
-    members = tar_file_expander([{"url": str(path), "stream": io.BytesIO(content)}])
+    members = tar_file_expander([{"url": origin, "stream": io.BytesIO(content)}])
     samples = [
         Sample(sample["__key__"], sample["jpg"], sample["cls"].decode())
         for sample in group_by_keys(members)
     ]
     if len(samples) != shard.samples:
         raise DataError(
-            f"{path} holds {len(samples)} images where the index says {shard.samples}; rebuild "
+            f"{origin} holds {len(samples)} images where the index says {shard.samples}; rebuild "
             "the shards"
         )
     return samples

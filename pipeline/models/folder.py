@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from pipeline.errors import DataError
-from pipeline.files import write_whole
+from pipeline.files import sha256, write_whole
 from pipeline.models.build import ScriptClassifier, build
 from pipeline.params import Architecture, View
 
@@ -42,6 +42,8 @@ class ModelInfo(BaseModel):
         teachers: the runs it learnt from, with their weights.
         parameters: the parameters of its run.
         metrics: what training said: validation accuracy and loss, the best epoch, epochs.
+        weights_sha256: of model.safetensors, so that the two files are known to belong together;
+            null until it is written, and in models of before.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -58,15 +60,15 @@ class ModelInfo(BaseModel):
     parameters: dict[str, Any]
     code_version: str
     metrics: dict[str, float]
+    weights_sha256: str | None = None
 
 
 def save_model(folder: Path, info: ModelInfo, weights: dict[str, Tensor]) -> None:
     """Writes the two files into an existing folder."""
-    save_file(
-        {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()},
-        folder / WEIGHTS_FILE,
-    )
-    write_whole(folder / ABOUT_FILE, info.model_dump_json(indent=2) + "\n")
+    path = folder / WEIGHTS_FILE
+    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}, path)
+    written = info.model_copy(update={"weights_sha256": sha256(path)})
+    write_whole(folder / ABOUT_FILE, written.model_dump_json(indent=2) + "\n")
 
 
 def read_info(folder: Path) -> ModelInfo:
@@ -105,4 +107,9 @@ def load_model(folder: Path) -> tuple[ScriptClassifier, ModelInfo]:
         model.load_state_dict(load_file(path))
     except (OSError, SafetensorError, RuntimeError) as error:
         raise DataError(f"{path} cannot be loaded: {error}; train the run again") from error
+    if info.weights_sha256 not in {None, sha256(path)}:
+        raise DataError(
+            f"{path} is not the file that {ABOUT_FILE} beside it describes: it is damaged, or of "
+            "another training; copy both files again, or train the run again"
+        )
     return model.eval(), info

@@ -11,7 +11,8 @@ from pipeline.runs import Run
 
 _PACKAGE = Path(__file__).parent.parent
 SOURCES = (
-    *("data/augment.py", "data/loader.py", "data/plan.py", "data/shards.py", "data/view.py"),
+    *("data/augment.py", "data/cache.py", "data/loader.py", "data/plan.py", "data/revision.py"),
+    *("data/shards.py", "data/stream.py", "data/streamed.py", "data/view.py"),
     *("distill", "models", "train", "params.py", "runs.py", "scripts.py"),
 )
 """The code that decides a model's weights, files and rooms; dvc.yaml lists the same."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from pipeline.data.streamed import Streaming
 from pipeline.params import Section
 from pipeline.runs import Run
 
@@ -18,6 +19,7 @@ class Job(Section):
         checkpoint_steps: see :class:`pipeline.train.loop.Trainer`.
         loaders: loader processes of a worker.
         threads: CPU threads of a worker.
+        streaming: how shards are streamed, instead of read from their folder.
     """
 
     run: Run
@@ -26,3 +28,4 @@ class Job(Section):
     checkpoint_steps: int
     loaders: int
     threads: int
+    streaming: Streaming | None = None

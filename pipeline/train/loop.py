@@ -109,6 +109,7 @@ class Trainer:
                 self._checkpoint(epoch, 0, sums),
                 {"epoch": row.epoch, "validation_accuracy": row.validation_accuracy},
             )
+        self.train.close()
         return Trained(self._best, self._history, self._best_epoch, self._seconds())
 
     def _set_up(self) -> None:

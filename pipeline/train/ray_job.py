@@ -23,6 +23,7 @@ from pipeline.train.checkpoint import Checkpoint
 from pipeline.train.device import Worker
 from pipeline.train.history import EpochRow, Trained
 from pipeline.train.job import Job
+from pipeline.train.storage import for_ray
 
 log = logging.getLogger(__name__)
 
@@ -87,7 +88,7 @@ def train_on_ray(job: Job, name: str, compute: Compute) -> Trained:
         ),
         run_config=RunConfig(
             name=name,
-            storage_path=compute.absolute_storage,
+            storage_path=for_ray(compute.absolute_storage),
             checkpoint_config=CheckpointConfig(num_to_keep=2),
             failure_config=FailureConfig(max_failures=compute.failures),
             logging_config=LoggingConfig(log_level="WARNING"),
@@ -114,6 +115,7 @@ def _work(config: dict[str, str]) -> None:
 
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     report_log.setLevel(logging.WARNING)
+    logging.getLogger("botocore").setLevel(logging.WARNING)
     job = Job.model_validate_json(config["job"])
     context = ray.train.get_context()
     rank, world_size = context.get_world_rank(), context.get_world_size()

@@ -6,7 +6,9 @@ import logging
 from pathlib import Path
 
 from pipeline.compute import Compute
+from pipeline.data.revision import locate
 from pipeline.data.shards import read_index
+from pipeline.data.streamed import Streaming
 from pipeline.errors import DataError
 from pipeline.files import remove_folder, whole_folder, write_whole
 from pipeline.models.folder import NORMALISATION, WEIGHTS_FILE, InputSize, ModelInfo, save_model
@@ -15,6 +17,7 @@ from pipeline.runs import Run, find
 from pipeline.train.fingerprint import code_version, run_fingerprint
 from pipeline.train.history import Trained, as_csv
 from pipeline.train.job import Job
+from pipeline.train.storage import remove_job
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +42,8 @@ def train_run(
     for teacher in run.teachers:
         if not (models / teacher / WEIGHTS_FILE).exists():
             raise DataError(f"{name} learns from {teacher}, which is not trained: train it first")
-    index = read_index(shards)
+    streaming = _streaming(params.data.rev, compute, shards) if compute.stream else None
+    index = streaming.revision.index if streaming else read_index(shards)
     job = Job(
         run=run,
         shards=shards.resolve(),
@@ -47,27 +51,38 @@ def train_run(
         checkpoint_steps=compute.checkpoint_steps,
         loaders=compute.loader_processes,
         threads=compute.worker_threads,
+        streaming=streaming,
     )
     job_name = f"{name}-{run_fingerprint(run, index.version, models)}"
-    storage = Path(compute.absolute_storage)
     log.info("%s: %s", name, _plan(run, index.images("train")))
     # Either way takes seconds to import, and only one of them is needed.
     if compute.workers == 0:
         from pipeline.train.local import train_here  # noqa: PLC0415
 
-        folder = storage / f"{job_name}-here"
+        folder = Path(compute.absolute_storage) / f"{job_name}-here"
         trained = train_here(job, folder)
     else:
         from pipeline.train.ray_job import train_on_ray  # noqa: PLC0415
 
-        folder = storage / job_name
         trained = train_on_ray(job, job_name, compute)
     info = _info(run, trained, index.source, index.version, index.scripts)
     write_model(models / name, info, trained)
-    if not compute.remote_storage:
-        # The model is in its place.
+    # The model is in its place.
+    if compute.workers == 0:
         remove_folder(folder)
+    else:
+        remove_job(compute.absolute_storage, job_name)
     return info
+
+
+def _streaming(rev: str | None, compute: Compute, shards: Path) -> Streaming:
+    assert compute.stream
+    return Streaming(
+        revision=locate(shards, rev, compute.stream, compute.patience),
+        cache=compute.cache,
+        cache_bytes=round(compute.cache_gib * 2**30),
+        patience=compute.patience,
+    )
 
 
 def write_model(folder: Path, info: ModelInfo, trained: Trained) -> None:

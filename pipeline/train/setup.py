@@ -8,7 +8,8 @@ import torch
 
 from pipeline.data.loader import MEMORY, Loader, ViewDataset
 from pipeline.data.plan import Planner
-from pipeline.data.shards import Index, read_index
+from pipeline.data.shards import Index, ShardFolder, ShardSource, read_index
+from pipeline.data.streamed import StreamedShards
 from pipeline.distill.methods import SoftTargets
 from pipeline.errors import DataError
 from pipeline.models.build import build
@@ -30,7 +31,7 @@ def make_trainer(job: Job, worker: Worker, keeper: Keeper) -> Trainer:
     """
     run = job.run
     torch.set_num_threads(job.threads)
-    index = read_index(job.shards)
+    source, index = _source(job)
     teachers = {}
     for name in run.teachers:
         teachers[name], info = load_model(job.models / name)
@@ -49,12 +50,19 @@ def make_trainer(job: Job, worker: Worker, keeper: Keeper) -> Trainer:
         teachers=teachers,
         training=run.training,
         seed=run.seed,
-        train=make_loader(job, index, "train", worker, augmented=True),
-        validation=make_loader(job, index, "validation", worker, augmented=False),
+        train=make_loader(job, source, index, "train", worker, augmented=True),
+        validation=make_loader(job, source, index, "validation", worker, augmented=False),
         worker=worker,
         keeper=keeper,
         checkpoint_steps=job.checkpoint_steps,
     )
+
+
+def _source(job: Job) -> tuple[ShardSource, Index]:
+    """Where the job's shards are read from, and what they hold."""
+    if job.streaming is None:
+        return ShardFolder(job.shards), read_index(job.shards)
+    return StreamedShards(job.streaming), job.streaming.revision.index
 
 
 def _memory(run: Run, worker: Worker, index: Index) -> tuple[int, int, int] | None:
@@ -66,7 +74,9 @@ def _memory(run: Run, worker: Worker, index: Index) -> tuple[int, int, int] | No
     return size
 
 
-def make_loader(job: Job, index: Index, split: str, worker: Worker, *, augmented: bool) -> Loader:
+def make_loader(
+    job: Job, source: ShardSource, index: Index, split: str, worker: Worker, *, augmented: bool
+) -> Loader:
     """The loader of one split for one worker."""
     run = job.run
     shards = index.of(split)
@@ -74,7 +84,7 @@ def make_loader(job: Job, index: Index, split: str, worker: Worker, *, augmented
         raise DataError(f"{job.shards} has no {split} images; rebuild the shards")
     seed = run.seed if augmented else None
     window = run.shuffle_shards
-    dataset = ViewDataset(job.shards, index, split, run.view, seed, window)
+    dataset = ViewDataset(source, index, split, run.view, seed, window)
     planner = Planner(
         samples=tuple(shard.samples for shard in shards),
         batch_size=run.training.batch_size if augmented else VALIDATION_BATCH,

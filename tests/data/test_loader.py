@@ -15,7 +15,7 @@ from tiny import SCRIPTS, tiny_images, tiny_shards
 
 from pipeline.data.loader import Batch, Loader, ViewDataset
 from pipeline.data.plan import Planner
-from pipeline.data.shards import Index
+from pipeline.data.shards import Index, ShardFolder
 from pipeline.errors import DataError, UsageError
 from pipeline.params import Augment, View
 
@@ -46,7 +46,7 @@ def loader(
         tuple(shard.samples for shard in index.of("train")), batch_size, seed=3, window=2
     )
     view = VIEW.model_copy(update={"cycle": cycle})
-    dataset = ViewDataset(folder, index, "train", view, seed, window=2)
+    dataset = ViewDataset(ShardFolder(folder), index, "train", view, seed, window=2)
     return Loader(dataset, planner, rank=rank, world_size=world_size, workers=workers)
 
 

@@ -11,6 +11,7 @@ from tiny import CNN, tiny_info, tiny_model, tiny_shards
 
 from pipeline.data.shards import Index
 from pipeline.errors import DataError
+from pipeline.files import sha256
 from pipeline.models import ocr
 from pipeline.models.build import build
 from pipeline.models.folder import load_model, read_info, save_model
@@ -47,7 +48,8 @@ def test_a_model_comes_back_as_it_was_saved(
     monkeypatch.setattr(ocr, "weights_file", lambda: None)
     saved = tiny_model(tmp_path / "model", index, network=network)
     loaded, info = load_model(tmp_path / "model")
-    assert info == tiny_info(index, network=network)
+    weights = sha256(tmp_path / "model" / "model.safetensors")
+    assert info == tiny_info(index, network=network).model_copy(update={"weights_sha256": weights})
     assert not loaded.training
     images = 255 * torch.rand(2, 1, 16, 32)
     with torch.no_grad():
@@ -103,6 +105,15 @@ def test_weights_of_another_network_are_refused(folder: Path, index: Index) -> N
     other = build(Cnn(architecture="cnn", channels=(4, 4)), 3, VIEW)
     save_model(folder, tiny_info(index), other.state_dict())
     with pytest.raises(DataError, match=r"(?s)cannot be loaded.*size mismatch"):
+        load_model(folder)
+
+
+def test_weights_of_another_training_are_refused(
+    folder: Path, tmp_path: Path, index: Index
+) -> None:
+    tiny_model(tmp_path / "other", index, seed=1)
+    (tmp_path / "other" / "model.safetensors").replace(folder / "model.safetensors")
+    with pytest.raises(DataError, match=r"is not the file that model\.json beside it describes"):
         load_model(folder)
 
 

@@ -1,0 +1,38 @@
+"""Where a Ray Train job keeps its checkpoints: a folder, or S3."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from urllib.parse import quote
+
+from pipeline.files import remove_folder
+
+
+def for_ray(storage: str) -> str:
+    """The storage as Ray takes it: pyarrow must be told what boto3 reads from the environment."""
+    if not storage.startswith("s3://") or "?" in storage:
+        return storage
+    settings = {
+        "endpoint_override": os.environ.get("AWS_ENDPOINT_URL_S3")
+        or os.environ.get("AWS_ENDPOINT_URL"),
+        "region": os.environ.get("AWS_DEFAULT_REGION"),
+    }
+    query = "&".join(f"{name}={quote(value, safe='')}" for name, value in settings.items() if value)
+    return f"{storage}?{query}" if query else storage
+
+
+def remove_job(storage: str, name: str) -> None:
+    """Removes what a job kept. A versioned bucket keeps the old versions, until its rules end them.
+
+    Raises:
+        OSError: S3 refuses, or is away.
+    """
+    if "://" not in storage:
+        remove_folder(Path(storage) / name)
+        return
+    # It comes with Ray, which is imported where a job was trained.
+    from pyarrow.fs import FileSystem  # noqa: PLC0415
+
+    filesystem, top = FileSystem.from_uri(for_ray(storage))
+    filesystem.delete_dir(f"{top}/{name}")
