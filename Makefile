@@ -40,7 +40,7 @@ endif
 	@if [ "$$(dvc remote default)" != local ]; then dvc push; fi
 
 test: setup
-	python -m pytest $(PYTEST)
+	python -m pytest -n 2 --dist loadfile $(PYTEST)
 
 lint: setup
 	ruff check .
