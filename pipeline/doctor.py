@@ -18,10 +18,11 @@ from typing import Final, get_args
 
 import timm
 import torch
+from botocore.exceptions import BotoCoreError, ClientError
 from packaging.requirements import InvalidRequirement, Requirement
 from pydantic import BaseModel, ConfigDict
 
-from pipeline import scripts
+from pipeline import s3, scripts
 from pipeline.compute import cores
 from pipeline.data import packages
 from pipeline.data.shards import read_index, read_shard
@@ -77,6 +78,7 @@ def diagnose(
         _shards(root / shards),
         _ray(),
         _remote(root / ".dvc"),
+        _s3(),
         _browser(),
     ]
 
@@ -280,6 +282,18 @@ def _remote(folder: Path) -> Check:
     # An address may hold a password, and what a doctor says is passed on.
     shown = re.sub(r"//[^/@]*@", "//", url)
     return Check(name="dvc remote", ok=True, detail=f"{remote}: {shown}")
+
+
+def _s3() -> Check:
+    name, bucket = "s3", os.environ.get("S3_BUCKET")
+    if not bucket:
+        return Check(name=name, ok=True, detail="S3_BUCKET is not set: nothing is kept in S3")
+    try:
+        s3.client(attempts=1).list_objects_v2(Bucket=bucket, MaxKeys=1)
+    except (BotoCoreError, ClientError) as error:
+        detail, _, advice = str(s3.explained(error, s3.SCHEME + bucket)).rpartition(": ")
+        return Check(name=name, ok=False, detail=detail, advice=advice)
+    return Check(name=name, ok=True, detail=f"bucket {bucket} at {s3.endpoint()} answers")
 
 
 def _browser() -> Check:

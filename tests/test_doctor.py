@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from tiny import tiny_params, tiny_shards
 
+from cluster.seaweedfs import Credentials
 from pipeline import doctor
 from pipeline.doctor import Check, available, diagnose
 from pipeline.params import Params
@@ -124,6 +125,21 @@ def test_the_place_of_the_computing_is_told(
     assert "this machine" in checks(tmp_path)["ray"].detail
     monkeypatch.setenv("RAY_ADDRESS", "ray://head:10001")
     assert checks(tmp_path)["ray"].detail == "ray://head:10001"
+
+
+def test_the_bucket_is_asked_where_one_is_named(
+    tmp_path: Path, s3_environment: Credentials, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = checks(tmp_path)["s3"]
+    assert found.ok
+    assert found.detail == f"bucket {s3_environment.bucket} at {s3_environment.endpoint} answers"
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "another")
+    refused = checks(tmp_path)["s3"]
+    assert not refused.ok
+    assert "is refused (SignatureDoesNotMatch" in refused.detail
+    assert refused.advice.startswith("check that the key and its secret belong to this endpoint")
+    monkeypatch.delenv("S3_BUCKET")
+    assert checks(tmp_path)["s3"].ok
 
 
 def test_what_is_available() -> None:
