@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from pipeline.data import packages
-from pipeline.data.words import Split
+from pipeline.scripts import Split
 
 _WEIGHTS: Final = (300, 400, 500, 600, 700, 800)
 

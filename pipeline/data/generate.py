@@ -26,10 +26,9 @@ import numpy as np
 
 from pipeline import files
 from pipeline.data import fonts, packages, picture, render, words
-from pipeline.data.words import SPLITS, Split
 from pipeline.errors import DataError
 from pipeline.params import Generate
-from pipeline.scripts import BY_NAME, NAMES, Script
+from pipeline.scripts import BY_NAME, NAMES, SPLITS, Script, Split
 
 _LOG = logging.getLogger(__name__)
 

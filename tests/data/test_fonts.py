@@ -4,7 +4,7 @@ import pytest
 
 from pipeline.data import fonts, packages, render, words
 from pipeline.errors import DataError
-from pipeline.scripts import NAMES
+from pipeline.scripts import NAMES, SPLITS
 
 
 def test_the_packages_that_are_installed_are_those_of_the_manifest() -> None:
@@ -32,7 +32,7 @@ def test_about_a_quarter_of_a_scripts_families_draw_its_test_words(name: str) ->
 def test_every_family_draws_most_words_of_its_script(name: str) -> None:
     vocabulary = words.vocabularies()[name]
     sample = vocabulary[:: len(vocabulary) // 30]
-    for split in words.SPLITS:
+    for split in SPLITS:
         for family in fonts.families(name, split):
             face = fonts.weights(name, family)[0]
             drawn = [ink for word in sample if (ink := render.draw(face, word)) is not None]
