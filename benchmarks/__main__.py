@@ -4,6 +4,8 @@ Every figure that is compared is a ratio of two things timed in turn on this mac
 speed changes from hour to hour. The shards must be there: dvc repro shards.
 """
 
+# ruff: noqa: E402 - the environment is set before PyTorch and Ray are loaded
+
 from __future__ import annotations
 
 import argparse
@@ -16,11 +18,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-# Before PyTorch is loaded, as the command line does it.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-os.environ.setdefault("RAY_AUTH_MODE", "token")
-os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
+from pipeline import environment
+
+environment.set_defaults()
 
 import torch
 from rich.console import Console
