@@ -31,16 +31,16 @@ $(FONTS)/node_modules/.installed: $(FONTS)/package-lock.json
 # A profile is a list of parameters that differ from params.yaml, see profiles/.
 run: setup
 ifeq ($(PROFILE),)
-	dvc repro
+	if dvc status --quiet; then dvc repro; else python -m cluster.session dvc repro; fi
 else ifeq ($(wildcard profiles/$(PROFILE).txt),)
 	@echo "there is no profiles/$(PROFILE).txt; there are: $(basename $(notdir $(wildcard profiles/*.txt)))" >&2; exit 2
 else
-	dvc exp run $(foreach line,$(shell grep -v '^\#' profiles/$(PROFILE).txt),-S '$(line)')
+	python -m cluster.session dvc exp run $(foreach line,$(shell grep -v '^\#' profiles/$(PROFILE).txt),-S '$(line)')
 endif
 	@if [ "$$(dvc remote default)" != local ]; then dvc push; fi
 
 test: setup
-	python -m pytest $(PYTEST)
+	python -m pytest -n 2 --dist loadfile $(PYTEST)
 
 lint: setup
 	ruff check .

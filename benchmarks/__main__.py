@@ -4,6 +4,8 @@ Every figure that is compared is a ratio of two things timed in turn on this mac
 speed changes from hour to hour. The shards must be there: dvc repro shards.
 """
 
+# ruff: noqa: E402 - the environment is set before PyTorch and Ray are loaded
+
 from __future__ import annotations
 
 import argparse
@@ -16,11 +18,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-# Before PyTorch is loaded, as the command line does it.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-os.environ.setdefault("RAY_AUTH_MODE", "token")
-os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
+from pipeline import environment
+
+environment.set_defaults()
 
 import torch
 from rich.console import Console
@@ -28,6 +28,7 @@ from rich.table import Table
 
 from benchmarks.loading import loader_ratio
 from benchmarks.sizes import compare_sizes
+from benchmarks.streaming import streaming_ratios
 from benchmarks.training import ray_ratio
 from pipeline import params
 from pipeline.compute import cores
@@ -52,6 +53,7 @@ def main() -> None:
             "data_version": index.version,
             "loader": loader_ratio(settings, index, asked.pairs),
             "training": ray_ratio(settings, Path(folder), asked.pairs),
+            "streaming": streaming_ratios(settings, index, Path(folder), asked.pairs),
             "sizes": compare_sizes(settings),
         }
     RESULTS.mkdir(parents=True, exist_ok=True)
@@ -87,11 +89,18 @@ def _machine() -> dict[str, Any]:
 def _print(results: dict[str, Any]) -> None:
     table = Table("measure", "median", "least to most", "goal", title="benchmarks")
     loader, training = results["loader"], results["training"]
+    streaming = results["streaming"]
     rows = [
         ("loader over bare loop, images/s", loader["ratio"], "at least 0.9"),
         ("share of training spent waiting for data", training["waiting"], "at most 0.05"),
         ("Ray Train job over direct loop, seconds", training["ratio"], "at most 1.05"),
         ("start-up of a Ray Train job, seconds", training["startup_seconds"], ""),
+        ("an epoch from S3 over one from disk, images/s, cold", streaming["cold"], "at least 0.7"),
+        ("the same with a full cache", streaming["warm"], "at least 0.98"),
+        ("requests of an epoch to S3, cold", streaming["requests_cold"], ""),
+        ("the same with a full cache", streaming["requests_warm"], ""),
+        ("dvc push over boto3, seconds", streaming["push"], ""),
+        ("dvc pull over boto3, seconds", streaming["pull"], ""),
     ]
     for name, spread, goal in rows:
         least, most = spread["least"], spread["most"]

@@ -1,1 +1,1 @@
-"""Where things run and are kept: for now, the S3 server of this machine."""
+"""Where things run and are kept: one Ray for many stages, the S3 server of this machine."""

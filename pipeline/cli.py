@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,24 +13,9 @@ from rich.console import Console
 from rich.table import Table
 from safetensors import SafetensorError
 
-from pipeline import compute, params
+from pipeline import compute, environment, params
 from pipeline.errors import DistillError, UsageError
 from pipeline.runs import all_runs, find
-
-# Quiet, offline and private, unless whoever calls says otherwise. Ray reads these when imported.
-_ENVIRONMENT = {
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_AUTH_MODE": "token",
-    "RAY_DEDUP_LOGS": "0",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    # A thread that waits for another gives its core away: loader processes need it. Threads that
-    # spin instead made training several times slower on two busy cores.
-    "OMP_WAIT_POLICY": "PASSIVE",
-    # The controller looks after its workers this often, and so ends this soon after them.
-    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
-    "DO_NOT_TRACK": "1",
-    "NO_ALBUMENTATIONS_UPDATE": "1",
-}
 
 app = typer.Typer(
     help="Word images in, a small network that tells their script out.",
@@ -52,8 +36,7 @@ EXPORTS = Path("exports")
 
 def main() -> None:
     """Runs the command line. Exit codes: 0 good, 1 failed, 2 wrong use."""
-    for name, value in _ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
+    environment.set_defaults()
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     logging.getLogger("pipeline").setLevel(logging.INFO)
     try:

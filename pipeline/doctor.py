@@ -24,7 +24,7 @@ from pydantic import BaseModel, ConfigDict
 
 from pipeline import s3, scripts
 from pipeline.compute import cores
-from pipeline.data import fonts
+from pipeline.data import packages
 from pipeline.data.shards import read_index, read_shard
 from pipeline.errors import DistillError
 from pipeline.models.ocr import WEIGHTS, weights_file
@@ -192,10 +192,10 @@ def _precision(device: torch.device) -> str:
 
 def _fonts(params: Params) -> Check:
     try:
-        fonts.check_installed()
+        packages.check_installed()
     except DistillError as error:
         needed = params.data.source == "generated"
-        return Check(name="fonts", ok=not needed, detail=str(error), advice=fonts.INSTALL)
+        return Check(name="fonts", ok=not needed, detail=str(error), advice=packages.INSTALL)
     return Check(name="fonts", ok=True, detail="all families that words are generated with")
 
 

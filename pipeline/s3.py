@@ -48,7 +48,7 @@ def client(attempts: int = ATTEMPTS) -> Any:
         attempts: how often a request is tried before its error is raised.
     """
     config = Config(
-        retries={"mode": "standard", "max_attempts": attempts},
+        retries={"mode": "standard", "total_max_attempts": attempts},
         connect_timeout=5,
         read_timeout=20,
         max_pool_connections=32,

@@ -1,4 +1,4 @@
-"""The ten scripts of CVSI-2015: names, file prefixes, Unicode blocks and competition tasks.
+"""The ten scripts of CVSI-2015: names, file prefixes, Unicode blocks; its tasks and splits.
 
 The names are the data set's own folder names, its spellings "Gujrathi" and "Telegu" included.
 """
@@ -6,7 +6,10 @@ The names are the data set's own folder names, its spellings "Gujrathi" and "Tel
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal
+
+Split = Literal["train", "validation", "test"]
+SPLITS: Final[tuple[Split, ...]] = ("train", "validation", "test")
 
 
 @dataclass(frozen=True)

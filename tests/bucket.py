@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -75,6 +76,31 @@ def train(
     Returns:
         The weights.
     """
-    chosen = Compute(workers=0, storage=str(folder / "kept"), **{"loaders": 0, **compute})
+    chosen = Compute(
+        workers=0, storage=str(folder / "kept"), **{"loaders": 0, "threads": 1, **compute}
+    )
     train_run(settings or params(), run, chosen, models=folder / "models")
     return (folder / "models" / run / WEIGHTS_FILE).read_bytes()
+
+
+def own_copy(project: Path, path: Path, server: Server, prefix: str) -> Path:
+    """The same project with its objects copied below another prefix, for a test to harm them."""
+    client, bucket = server.client(), server.credentials.bucket
+    listed = client.list_objects_v2(Bucket=bucket, Prefix="streamed/")["Contents"]
+    for found in listed:
+        key = prefix + found["Key"].removeprefix("streamed")
+        client.copy_object(
+            Bucket=bucket, Key=key, CopySource={"Bucket": bucket, "Key": found["Key"]}
+        )
+    copy = without_data(project, path)
+    config = copy / ".dvc/config"
+    config.write_text(config.read_text().replace(f"{bucket}/streamed", f"{bucket}/{prefix}"))
+    return copy
+
+
+def object_key(project: Path, prefix: str, name: str) -> str:
+    """The key of a shard's object."""
+    md5 = hashlib.md5(
+        (project / "data/shards" / name).read_bytes(), usedforsecurity=False
+    ).hexdigest()
+    return f"{prefix}/files/md5/{md5[:2]}/{md5[2:]}"

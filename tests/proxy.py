@@ -98,10 +98,10 @@ class Proxy:
         with self._lock:
             request = Request(len(self.requests) + 1, first, key)
             self.requests.append(request)
-            fault = self.rule(request)
-            if fault:
-                self.injected[fault] += 1
-        if fault and fault.status:
+            fault = self.rule(request) or Fault()
+        if fault.status or fault.rate:
+            self.injected[fault] += 1
+        if fault.status:
             content = _ERROR.format(code=fault.code).encode()
             client.sendall(
                 f"HTTP/1.1 {fault.status} Injected\r\nContent-Type: application/xml\r\n"
@@ -112,7 +112,8 @@ class Proxy:
         kept = [line for line in lines if not line.lower().startswith("connection:")]
         with socket.create_connection(self._target) as server:
             server.sendall("\r\n".join([first, *kept, "Connection: close", "", ""]).encode() + body)
-            _pass_on(server, client, fault or Fault())
+            if _pass_on(server, client, fault):
+                self.injected[fault] += 1
 
 
 def _head(client: socket.socket) -> tuple[str, bytes]:
@@ -126,15 +127,17 @@ def _head(client: socket.socket) -> tuple[str, bytes]:
     return head.decode(), body
 
 
-def _pass_on(server: socket.socket, client: socket.socket, fault: Fault) -> None:
+def _pass_on(server: socket.socket, client: socket.socket, fault: Fault) -> bool:
+    """Passes an answer on; returns whether it was cut."""
     passed = 0
     # Whoever is slow is slow in small pieces.
     most = 65536 if fault.rate is None else max(1, fault.rate // 20)
     while chunk := server.recv(most):
         if fault.cut is not None and passed + len(chunk) > fault.cut:
             client.sendall(chunk[: fault.cut - passed])
-            return
+            return True
         client.sendall(chunk)
         passed += len(chunk)
         if fault.rate is not None:
             time.sleep(len(chunk) / fault.rate)
+    return False

@@ -14,11 +14,11 @@ from PIL import Image, ImageDraw
 
 from pipeline import evaluation as evaluations
 from pipeline.data import shards
-from pipeline.data.source import SPLITS, Split, WordImage
+from pipeline.data.source import WordImage
 from pipeline.evaluation import Evaluation, JudgedData, Prediction, ScriptScore
 from pipeline.params import Params, parse
 from pipeline.runs import Run, all_runs
-from pipeline.scripts import BY_NAME, NAMES
+from pipeline.scripts import BY_NAME, NAMES, SPLITS, Split
 from pipeline.statistics import wilson
 
 PARAMETERS = {"teacher": 21_300_000, "assistant": 1_480_000, "student": 187_000}

@@ -76,7 +76,7 @@ def test_fonts_are_wanted_for_generated_words_only(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "package.json").write_text('{"dependencies": {"@fontsource/lato": "5.0.0"}}')
-    monkeypatch.setattr("pipeline.data.fonts.FOLDER", tmp_path)
+    monkeypatch.setattr("pipeline.data.packages.FOLDER", tmp_path)
     missing = checks(tmp_path)["fonts"]
     assert not missing.ok
     assert missing.advice.startswith("npm ci")

@@ -17,13 +17,13 @@ from torch.nn import functional
 from pipeline.cost import one_thread
 from pipeline.data import shards
 from pipeline.data.shards import Index
-from pipeline.data.source import SPLITS, Split, WordImage
+from pipeline.data.source import WordImage
 from pipeline.data.view import decode, fit
 from pipeline.files import write_whole
 from pipeline.models.build import ScriptClassifier, build
 from pipeline.models.folder import NORMALISATION, InputSize, ModelInfo, save_model
 from pipeline.params import Architecture, Cnn, Params, View, parse
-from pipeline.scripts import BY_NAME
+from pipeline.scripts import BY_NAME, SPLITS, Split
 
 SCRIPTS: Final = ("Bengali", "English", "Hindi")
 COUNTS: Final[dict[Split, int]] = {"train": 16, "validation": 4, "test": 8}

@@ -17,9 +17,10 @@ from PIL import Image, UnidentifiedImageError
 from pydantic import BaseModel, ConfigDict
 
 from pipeline import scripts
-from pipeline.data.source import SPLITS, Source, Split, WordImage, script_of_name
+from pipeline.data.source import Source, WordImage, script_of_name
 from pipeline.errors import DataError
 from pipeline.params import Data, Finding
+from pipeline.scripts import SPLITS, Split
 
 MAX_PIXELS: Final = 16_000_000
 """Pixels that an image may have; a word image has thousands."""

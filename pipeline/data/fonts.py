@@ -1,22 +1,17 @@
 """The font families of every script, and which of them only the test words are drawn in.
 
-The fonts come from the packages that ``fontsource/package.json`` names.
+The fonts come from npm packages, see :mod:`pipeline.data.packages`.
 """
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Final
 
-from pipeline.data.words import Split
-from pipeline.errors import DataError
-
-INSTALL: Final = "npm ci --prefix pipeline/data/fontsource"
-FOLDER = Path(__file__).parent / "fontsource"
-"""Where package.json is, and where ``npm ci`` puts node_modules."""
+from pipeline.data import packages
+from pipeline.scripts import Split
 
 _WEIGHTS: Final = (300, 400, 500, 600, 700, 800)
 
@@ -67,8 +62,9 @@ _SUBSETS: Final[dict[str, tuple[str, str]]] = {
     ),
     "Telegu": (
         "telugu",
-        "google-sans hind-guntur mandali ntr noto-sans-telugu noto-serif-telugu ramabhadra "
-        "suranna tiro-telugu",
+        "anek-telugu dhurjati google-sans gurajada hind-guntur lakki-reddy mallanna mandali "
+        "noto-sans-telugu noto-serif-telugu ntr peddana ponnala ramabhadra ramaraja ravi-prakash "
+        "suranna timmana tiro-telugu",
     ),
 }
 
@@ -77,7 +73,8 @@ _TEST: Final = frozenset(
     {
         *("cairo", "el-messiri", "noto-naskh-arabic"),
         *("google-sans", "mina", "tiro-bangla", "tiro-devanagari-hindi", "khand"),
-        *("rasa", "shrikhand", "kavivanar", "pavanam", "suranna", "anek-kannada"),
+        *("rasa", "shrikhand", "kavivanar", "pavanam", "suranna", "ramaraja"),
+        *("anek-kannada", "anek-telugu"),
         *("courier-prime", "lato", "lora", "oswald"),
     }
 )
@@ -94,7 +91,7 @@ class Face:
     @property
     def path(self) -> Path:
         """The font file; the zlib-packed one, which opens ten times as fast as woff2."""
-        folder = FOLDER / "node_modules" / "@fontsource" / self.family / "files"
+        folder = packages.folder(f"@fontsource/{self.family}") / "files"
         path = folder / f"{self.family}-{self.subset}-{self.weight}-normal.woff"
         # Releases before 5.0 keep all letters of a weight in one file of this kind.
         return path if path.exists() else folder / f"{self.family}-all-{self.weight}-normal.woff"
@@ -115,24 +112,5 @@ def weights(script: str, family: str) -> tuple[Face, ...]:
     faces = (Face(family, _SUBSETS[script][0], weight) for weight in _WEIGHTS)
     found = tuple(face for face in faces if face.path.exists())
     if not found:
-        raise _missing(f"{family} has no {_SUBSETS[script][0]} letters")
+        raise packages.missing(f"{family} has no {_SUBSETS[script][0]} letters")
     return found
-
-
-def check_installed() -> None:
-    """Compares the installed packages with package.json.
-
-    Raises:
-        DataError: one is missing, or another release than the one named.
-    """
-    wanted = json.loads((FOLDER / "package.json").read_text())["dependencies"]
-    for package, version in wanted.items():
-        manifest = FOLDER / "node_modules" / package / "package.json"
-        if not manifest.exists():
-            raise _missing(f"{package} is not there")
-        if (found := json.loads(manifest.read_text())["version"]) != version:
-            raise _missing(f"{package} is {found}, not {version}")
-
-
-def _missing(what: str) -> DataError:
-    return DataError(f"the fonts are not installed in {FOLDER}: {what}; run: {INSTALL}")

@@ -25,11 +25,10 @@ import cv2
 import numpy as np
 
 from pipeline import files
-from pipeline.data import fonts, picture, render, words
-from pipeline.data.words import SPLITS, Split
+from pipeline.data import fonts, packages, picture, render, words
 from pipeline.errors import DataError
 from pipeline.params import Generate
-from pipeline.scripts import BY_NAME, NAMES, Script
+from pipeline.scripts import BY_NAME, NAMES, SPLITS, Script, Split
 
 _LOG = logging.getLogger(__name__)
 
@@ -109,7 +108,7 @@ def generate(
     Raises:
         DataError: the fonts are not installed, or cannot draw the words.
     """
-    fonts.check_installed()
+    packages.check_installed()
     tasks = sorted(_tasks(params), key=lambda task: task.path)
     vocabulary = _split_words(params.seed)
     rows: list[Row] = []
@@ -205,7 +204,7 @@ def _image(seed: int, vocabulary: Vocabulary, task: Task) -> tuple[Row, bytes]:
         return row, jpeg
     raise DataError(
         f"{task.key}: none of {_TRIES} words could be drawn in the fonts of {task.script} "
-        f"({', '.join(families)}); run: npm ci --prefix pipeline/data/fontsource"
+        f"({', '.join(families)}); run: {packages.INSTALL}"
     )
 
 
@@ -242,7 +241,7 @@ def _statement(params: Generate, rows: list[Row]) -> str:
         "seed": params.seed,
         "splits": {split: per(split) for split in SPLITS},
         "versions": {package: version(package) for package in _DECIDING}
-        | {"fonts": files.sha256(fonts.FOLDER / "package-lock.json")},
+        | {"fonts": files.sha256(packages.FOLDER / "package-lock.json")},
     }
     return json.dumps(statement, indent=2) + "\n"
 

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Protocol
 
 import webdataset
 from pydantic import BaseModel, ConfigDict
@@ -25,10 +25,9 @@ from webdataset.tariterators import group_by_keys, tar_file_expander
 from pipeline.data.source import WordImage
 from pipeline.errors import DataError
 from pipeline.files import sha256, whole_folder, write_whole
+from pipeline.scripts import SPLITS, Split
 
 INDEX_FILE = "index.json"
-SPLITS = ("train", "validation", "test")
-Split = Literal["train", "validation", "test"]
 
 
 class Shard(BaseModel):

@@ -19,15 +19,14 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from itertools import count
 from pathlib import Path
-from typing import Any, Final, Literal, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from pipeline import scripts
 from pipeline.data.archive import File, list_files
 from pipeline.errors import DataError
 from pipeline.params import Data
+from pipeline.scripts import Split
 
-Split = Literal["train", "validation", "test"]
-SPLITS: Final[tuple[Split, ...]] = ("train", "validation", "test")
 GENERATED_FILE: Final = "GENERATED.json"
 """The file by which generated data says that it is generated."""
 

@@ -59,7 +59,7 @@ class Counts:
     def __init__(self) -> None:
         self._values = multiprocessing.Array("q", len(self.NAMES))
 
-    def add(self, name: str, number: int = 1) -> None:
+    def add(self, name: str, number: int = 1) -> int:
         """Counts.
 
         Args:
@@ -67,9 +67,14 @@ class Counts:
                 shards found in the cache (``cached``) or not put there for lack of room
                 (``uncached``).
             number: how many more.
+
+        Returns:
+            How many they are now.
         """
+        at = self.NAMES.index(name)
         with self._values.get_lock():
-            self._values[self.NAMES.index(name)] += number
+            self._values[at] += number
+            return int(self._values[at])
 
     def all(self) -> dict[str, int]:
         """What was counted, by name."""
@@ -129,6 +134,8 @@ class ObjectStream(io.RawIOBase):
                 if self._raw is None:
                     self._connect()
                     continue
+                if self._waited > min(_WATCHED_SECONDS, self._patience / 4):
+                    self._judge_speed()
                 chunk: bytes = self._raw.read1(most)
                 if not chunk:
                     raise ConnectionError(f"it ended {self._size - self._position} bytes early")
@@ -136,8 +143,6 @@ class ObjectStream(io.RawIOBase):
                 self._received += len(chunk)
                 self._counts.add("bytes", len(chunk))
                 self._waited += time.monotonic() - began
-                if self._waited > min(_WATCHED_SECONDS, self._patience / 4):
-                    self._judge_speed()
             except ClientError as error:
                 self._refused(error, began)
             except _BROKEN as error:
@@ -159,7 +164,6 @@ class ObjectStream(io.RawIOBase):
 
     def _judge_speed(self) -> None:
         if not self._fast():
-            # What came is kept, and asked for no more.
             raise ConnectionError(f"less than {SLOWEST} bytes a second")
         self._failures, self._renewed = 0, False
         self._received, self._waited = 0, 0.0

@@ -116,11 +116,12 @@ class StreamedShards:
                         self._cache.put(shard.sha256, content)
         except OSError as error:
             self._cache_works = False
-            self.counts.add("uncached")
-            log.warning(
-                "the cache %s cannot be used (%s): shards are streamed without it",
-                *(self._streaming.cache, error),
-            )
+            # Of all threads and processes that meet it, one says so.
+            if self.counts.add("uncached") == 1:
+                log.warning(
+                    "the cache %s cannot be used (%s): shards are streamed without it",
+                    *(self._streaming.cache, error),
+                )
             content = content or self._fetch(shard, self._streaming.patience)
         return content
 

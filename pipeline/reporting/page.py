@@ -13,9 +13,9 @@ from pipeline.reporting.evidence import Evidence
 from pipeline.reporting.matrix import Cell, matrix, verdicts
 from pipeline.reporting.pictures import misread, sheet
 from pipeline.reporting.templating import fill
+from pipeline.scripts import SPLITS
 from pipeline.statistics import wilson
 
-SPLITS: Final = ("train", "validation", "test")
 MOST_MISREAD: Final = 40
 SHEET_IMAGES: Final = 4
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,6 +18,7 @@ from ray.train.v2.api.config import LoggingConfig
 
 from pipeline.compute import Compute, cores
 from pipeline.errors import DistillError, TrainingError, UsageError
+from pipeline.train import local_ray
 from pipeline.train.checkpoint import Checkpoint
 from pipeline.train.device import Worker
 from pipeline.train.history import EpochRow, Trained
@@ -70,7 +70,7 @@ def train_on_ray(job: Job, name: str, compute: Compute) -> Trained:
         DistillError: what a worker raised; it is not retried.
         TrainingError: workers died more often than ``compute.failures`` allows.
     """
-    connect()
+    local_ray.connect()
     there = ray.cluster_resources()
     gpu = there.get("GPU", 0) > 0
     kind = "GPU" if gpu else "CPU"
@@ -108,29 +108,6 @@ def train_on_ray(job: Job, name: str, compute: Compute) -> Trained:
     return Trained(last.part("best"), history, numbers["best_epoch"], numbers["seconds"])
 
 
-def connect() -> None:
-    """Joins the cluster at RAY_ADDRESS, or starts a local one that ends with this process."""
-    if ray.is_initialized():
-        return
-    address = os.environ.get("RAY_ADDRESS")
-    if not address:
-        # One machine is not warned before it goes; the watcher would cost a process.
-        os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
-        os.environ.setdefault("RAY_enable_worker_prestart", "0")
-    top, known = str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH")
-    # Workers are other processes: they import this package by the same path.
-    inherited = {
-        "PYTHONPATH": os.pathsep.join([top, known] if known else [top]),
-        "OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "PASSIVE"),
-    }
-    options: dict[str, Any] = {"address": address, "runtime_env": {"env_vars": inherited}}
-    if not address:
-        os.environ.update(inherited)
-        # Ray Train asks its server whether a job's controller lives; it listens on loopback.
-        options = {"num_cpus": cores(), "include_dashboard": True}
-    ray.init(logging_level=logging.WARNING, log_to_driver=True, **options)
-
-
 def _work(config: dict[str, str]) -> None:
     """One worker of the job."""
     # Ray's controller imports this module too; only a worker needs these seconds.
@@ -138,6 +115,7 @@ def _work(config: dict[str, str]) -> None:
 
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     report_log.setLevel(logging.WARNING)
+    logging.getLogger("botocore").setLevel(logging.WARNING)
     job = Job.model_validate_json(config["job"])
     context = ray.train.get_context()
     rank, world_size = context.get_world_rank(), context.get_world_size()

@@ -2,13 +2,13 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.data import fonts, render, words
+from pipeline.data import fonts, packages, render, words
 from pipeline.errors import DataError
-from pipeline.scripts import NAMES
+from pipeline.scripts import NAMES, SPLITS
 
 
 def test_the_packages_that_are_installed_are_those_of_the_manifest() -> None:
-    fonts.check_installed()
+    packages.check_installed()
 
 
 def test_families_of_test_words_are_in_no_other_split_of_any_script() -> None:
@@ -32,7 +32,7 @@ def test_about_a_quarter_of_a_scripts_families_draw_its_test_words(name: str) ->
 def test_every_family_draws_most_words_of_its_script(name: str) -> None:
     vocabulary = words.vocabularies()[name]
     sample = vocabulary[:: len(vocabulary) // 30]
-    for split in words.SPLITS:
+    for split in SPLITS:
         for family in fonts.families(name, split):
             face = fonts.weights(name, family)[0]
             drawn = [ink for word in sample if (ink := render.draw(face, word)) is not None]
@@ -65,10 +65,10 @@ def test_spacing_widens_a_word_and_keeps_its_letters() -> None:
 def test_fonts_that_are_missing_are_an_error_that_says_what_to_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "package.json").write_text((fonts.FOLDER / "package.json").read_text())
-    monkeypatch.setattr(fonts, "FOLDER", tmp_path)
+    (tmp_path / "package.json").write_text((packages.FOLDER / "package.json").read_text())
+    monkeypatch.setattr(packages, "FOLDER", tmp_path)
     with pytest.raises(DataError, match="run: npm ci --prefix pipeline/data/fontsource"):
-        fonts.check_installed()
+        packages.check_installed()
 
 
 def test_another_release_of_a_font_is_refused(
@@ -78,6 +78,6 @@ def test_another_release_of_a_font_is_refused(
     package = tmp_path / "node_modules/@fontsource/lato/package.json"
     package.parent.mkdir(parents=True)
     package.write_text('{"version": "4.0.0"}')
-    monkeypatch.setattr(fonts, "FOLDER", tmp_path)
+    monkeypatch.setattr(packages, "FOLDER", tmp_path)
     with pytest.raises(DataError, match=r"lato is 4\.0\.0, not 5\.3\.0"):
-        fonts.check_installed()
+        packages.check_installed()

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from fontTools.ttLib import TTFont
 
-from pipeline.data import fonts, picture
+from pipeline.data import fonts, packages, picture
 from pipeline.data.generate import generate
 from pipeline.errors import DataError
 from pipeline.params import Generate
@@ -154,8 +154,8 @@ def test_what_is_broken_off_leaves_no_archive(tmp_path: Path) -> None:
 def test_missing_fonts_are_refused_before_anything_is_drawn(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "package.json").write_text((fonts.FOLDER / "package.json").read_text())
-    monkeypatch.setattr(fonts, "FOLDER", tmp_path)
+    (tmp_path / "package.json").write_text((packages.FOLDER / "package.json").read_text())
+    monkeypatch.setattr(packages, "FOLDER", tmp_path)
     with pytest.raises(DataError, match="npm ci"):
         generate(PARAMS, tmp_path / "words.zip", workers=1)
     assert not (tmp_path / "words.zip").exists()

@@ -1,0 +1,42 @@
+"""One local Ray for all stages of a command: python -m cluster.session dvc repro.
+
+Every stage is a command of its own, and would start and end a Ray of its own, which takes about ten
+seconds on two cores.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from types import FrameType
+
+from pipeline import compute, environment
+
+
+def run(command: list[str]) -> int:
+    """Runs a command while Ray is up, and returns its exit code.
+
+    Where RAY_ADDRESS names a cluster already, or training does without Ray, none is started.
+    """
+    environment.set_defaults()
+    if os.environ.get("RAY_ADDRESS") or compute.load().workers == 0:
+        return subprocess.call(command)
+    # Takes most of a second to import, and is not always needed.
+    from pipeline.train import local_ray  # noqa: PLC0415
+
+    address = local_ray.start(show_workers=False)
+    process = subprocess.Popen(command, env={**os.environ, "RAY_ADDRESS": address})
+
+    def pass_on(number: int, frame: FrameType | None) -> None:
+        process.send_signal(number)
+
+    # A terminal sends its interrupt to the command too; Ray stays up until the command has ended.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, pass_on)
+    return process.wait()
+
+
+if __name__ == "__main__":
+    raise SystemExit(run(sys.argv[1:]))

@@ -1,0 +1,56 @@
+"""Joins a Ray cluster, or starts one on this machine."""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+
+import ray
+
+from pipeline.compute import cores
+
+
+def connect() -> None:
+    """Joins the cluster at RAY_ADDRESS, or starts a local one that ends with this process."""
+    if ray.is_initialized():
+        return
+    if address := os.environ.get("RAY_ADDRESS"):
+        environment = {"env_vars": _for_workers()}
+        ray.init(address, runtime_env=environment, logging_level=logging.WARNING)
+    else:
+        start()
+
+
+def start(*, show_workers: bool = True) -> str:
+    """Starts Ray on this machine, until this process ends.
+
+    Args:
+        show_workers: whether what workers log is shown here.
+
+    Returns:
+        The address to join it at.
+    """
+    os.environ.update(_for_workers())
+    # One machine is not warned before it goes; the watcher would cost a process.
+    os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
+    # Workers started beforehand fit no job of Ray Train: each of its actors has an environment.
+    os.environ.setdefault("RAY_enable_worker_prestart", "0")
+    os.environ.setdefault("RAY_prestart_worker_first_driver", "0")
+    context = ray.init(
+        num_cpus=cores(),
+        # Ray Train asks its server whether a job's controller lives; it listens on loopback.
+        include_dashboard=True,
+        logging_level=logging.WARNING,
+        log_to_driver=show_workers,
+    )
+    return str(context.address_info["gcs_address"])
+
+
+def _for_workers() -> dict[str, str]:
+    """What other processes need to import this package, and to share cores, as this one does."""
+    top, known = str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH")
+    return {
+        "PYTHONPATH": os.pathsep.join([top, known] if known else [top]),
+        "OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "PASSIVE"),
+    }

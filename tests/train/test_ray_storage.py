@@ -1,0 +1,78 @@
+"""A Ray Train job with shards and checkpoints in S3: killed on one machine, ended on another."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from botocore.exceptions import ClientError
+from bucket import REMOTE, RUN, params, train, without_data
+from commands import run, start, wait_until
+
+from cluster.seaweedfs import Credentials, Server
+from pipeline.models.folder import WEIGHTS_FILE
+
+pytestmark = pytest.mark.slow
+
+SETTINGS = params(training={"epochs": 4, "batch_size": 8, "lr": 0.01, "precision": "fp32"})
+PREFIX = "checkpoints"
+
+
+def keys(server: Server) -> list[str]:
+    listed = server.client().list_objects_v2(Bucket=server.credentials.bucket, Prefix=PREFIX)
+    return [found["Key"] for found in listed.get("Contents", [])]
+
+
+def known(server: Server) -> list[str]:
+    """The checkpoints that the job knows of: its controller hears of them after they are kept."""
+    snapshots = [key for key in keys(server) if key.endswith("checkpoint_manager_snapshot.json")]
+    try:
+        found = [
+            server.client().get_object(Bucket=server.credentials.bucket, Key=key)["Body"].read()
+            for key in snapshots
+        ]
+    except ClientError:
+        return []
+    return [
+        name for text in found for name in re.findall(r"checkpoint_\d\d[\d_:.-]+", text.decode())
+    ]
+
+
+def test_a_job_that_is_killed_goes_on_elsewhere_from_its_checkpoint_in_s3(
+    pushed: Path,
+    tmp_path: Path,
+    s3: Server,
+    s3_environment: Credentials,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.chdir(pushed)
+        expected = train(tmp_path / "undisturbed", {}, SETTINGS)
+    machines = [without_data(pushed, tmp_path / name) for name in ("one", "other")]
+    for machine in machines:
+        (machine / "params.yaml").write_text(json.dumps(SETTINGS.model_dump(mode="json")))
+    settings: dict[str, Any] = {
+        "workers": 1,
+        "checkpoint_steps": 2,
+        "stream": REMOTE,
+        "storage": f"s3://{s3.credentials.bucket}/{PREFIX}",
+    }
+    process = start(machines[0], "train", RUN, **settings, cache=tmp_path / "cache-one")
+    try:
+        wait_until(lambda: len(known(s3)) > 0, process)
+    finally:
+        process.kill()
+        process.wait()
+    folders = {found[0] for key in keys(s3) if (found := re.search(r"checkpoint_2[^/]+", key))}
+    assert 1 <= len(folders) <= 4, "old ones are removed, but for those under way"
+
+    again = run(machines[1], "train", RUN, **settings, cache=tmp_path / "cache-other")
+    assert again.returncode == 0, again.stderr
+    said = again.stdout + again.stderr
+    assert "goes on from epoch" in said
+    assert re.search(r"streamed: \d+ requests to S3, 0 of them again", said)
+    assert (machines[1] / "models" / RUN / WEIGHTS_FILE).read_bytes() == expected
+    assert [key for key in keys(s3) if RUN in key] == [], "they are needed no more"
