@@ -63,12 +63,17 @@ class ModelInfo(BaseModel):
     weights_sha256: str | None = None
 
 
-def save_model(folder: Path, info: ModelInfo, weights: dict[str, Tensor]) -> None:
-    """Writes the two files into an existing folder."""
+def save_model(folder: Path, info: ModelInfo, weights: dict[str, Tensor]) -> ModelInfo:
+    """Writes the two files into an existing folder.
+
+    Returns:
+        What was written, the checksum of the weights included.
+    """
     path = folder / WEIGHTS_FILE
     save_file({name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}, path)
     written = info.model_copy(update={"weights_sha256": sha256(path)})
     write_whole(folder / ABOUT_FILE, written.model_dump_json(indent=2) + "\n")
+    return written
 
 
 def read_info(folder: Path) -> ModelInfo:

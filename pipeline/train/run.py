@@ -66,13 +66,13 @@ def train_run(
 
         trained = train_on_ray(job, job_name, compute)
     info = _info(run, trained, index.source, index.version, index.scripts)
-    write_model(models / name, info, trained)
+    written = write_model(models / name, info, trained)
     # The model is in its place.
     if compute.workers == 0:
         remove_folder(folder)
     else:
         remove_job(compute.absolute_storage, job_name)
-    return info
+    return written
 
 
 def _streaming(rev: str | None, compute: Compute, shards: Path) -> Streaming:
@@ -85,11 +85,16 @@ def _streaming(rev: str | None, compute: Compute, shards: Path) -> Streaming:
     )
 
 
-def write_model(folder: Path, info: ModelInfo, trained: Trained) -> None:
-    """Writes a model folder, whole or not at all."""
+def write_model(folder: Path, info: ModelInfo, trained: Trained) -> ModelInfo:
+    """Writes a model folder, whole or not at all.
+
+    Returns:
+        What its model.json says.
+    """
     with whole_folder(folder) as part:
-        save_model(part, info, trained.weights)
+        written = save_model(part, info, trained.weights)
         write_whole(part / HISTORY_FILE, as_csv(trained.history))
+    return written
 
 
 def _plan(run: Run, images: int) -> str:
