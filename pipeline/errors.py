@@ -24,3 +24,7 @@ class DataError(DistillError):
 
 class TrainingError(DistillError):
     """Training cannot go on, for example after a loss that is not finite."""
+
+
+class TransientError(DistillError):
+    """What may come back was lost: a worker, a node, a connection. A retry can heal it."""
