@@ -32,8 +32,8 @@ POLITE = 6.0
 def main() -> None:
     """Does it, and exits with 0 or 1."""
     folder, told, what, *rest = sys.argv[1:]
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stdout)
-    logging.getLogger("dvc").setLevel(logging.INFO)
+    # A pull warns of every output that no stage has made yet.
+    logging.getLogger("dvc").setLevel(logging.INFO if what == "reproduce" else logging.ERROR)
     threading.Thread(target=_end_when_told, daemon=True).start()
     # DVC takes a stage's name relative to where it is called.
     os.chdir(folder)
@@ -90,7 +90,9 @@ def _failed(error: BaseException) -> Outcome:
 
 def _end_when_told() -> None:
     """Waits for the end of standard input, then ends what this process started, then itself."""
-    sys.stdin.buffer.read()
+    # The unbuffered call: an interpreter that ends would wait for a buffer's lock.
+    while os.read(0, 1):
+        pass
     this = psutil.Process()
     started = this.children(recursive=True)
     for process in this.children():
