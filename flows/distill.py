@@ -10,6 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import FrameType
 
+import yaml
 from pydantic_settings import CliApp
 
 from flows.processes import TOP
@@ -30,7 +31,13 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
     signal.signal(signal.SIGTERM, _end)
     try:
-        distill(CliApp.run(Request, sys.argv[1:]), TOP)
+        asked = CliApp.run(Request, sys.argv[1:])
+        # `--overrides seed=1` gives a text, which means what it would mean in params.yaml.
+        typed = {
+            key: yaml.safe_load(value) if isinstance(value, str) else value
+            for key, value in asked.overrides.items()
+        }
+        distill(asked.model_copy(update={"overrides": typed}), TOP)
     except DistillError as error:
         log.error("error: %s", error)
         raise SystemExit(error.exit_code) from error

@@ -32,8 +32,10 @@ POLITE = 6.0
 def main() -> None:
     """Does it, and exits with 0 or 1."""
     folder, told, what, *rest = sys.argv[1:]
-    # A pull warns of every output that no stage has made yet.
-    logging.getLogger("dvc").setLevel(logging.INFO if what == "reproduce" else logging.ERROR)
+    logging.getLogger("dvc").setLevel(logging.INFO)
+    if what == "pull":
+        # It warns of every output that no stage has made yet.
+        logging.getLogger("dvc_data").setLevel(logging.ERROR)
     threading.Thread(target=_end_when_told, daemon=True).start()
     # DVC takes a stage's name relative to where it is called.
     os.chdir(folder)

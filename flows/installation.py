@@ -1,18 +1,21 @@
-"""What a Prefect server needs for the flow: a pool, a limit, and what looks after lost runs."""
+"""What a Prefect server needs for the flow: pool, limit, deployments, a look after lost runs."""
 
 from __future__ import annotations
 
 from contextlib import suppress
 from datetime import timedelta
-from typing import Final
+from pathlib import Path
+from typing import Any, Final
 
-from prefect.automations import Automation
+import yaml
 from prefect.client.orchestration import SyncPrefectClient
-from prefect.client.schemas.actions import WorkPoolCreate
+from prefect.client.schemas.actions import DeploymentScheduleCreate, WorkPoolCreate
 from prefect.client.schemas.objects import StateType
+from prefect.client.schemas.schedules import CronSchedule
 from prefect.events.actions import ChangeFlowRunState
-from prefect.events.schemas.automations import EventTrigger, Posture
-from prefect.exceptions import ObjectAlreadyExists
+from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
+from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
+from pydantic import BaseModel, ConfigDict
 
 from flows.flow import MACHINE, distill_pipeline
 
@@ -26,7 +29,7 @@ _RUN = {"prefect.resource.id": "prefect.flow-run.*"}
 _OURS = {"prefect.resource.role": "flow", "prefect.resource.name": distill_pipeline.name}
 _ENDS = {f"prefect.flow-run.{state}" for state in ("Completed", "Failed", "Crashed", "Cancelled")}
 
-LOST: Final = Automation(
+LOST: Final = AutomationCore(
     name="mark lost runs of distill-pipeline",
     description="A run that gives no sign of life any more is marked as crashed.",
     trigger=EventTrigger(
@@ -41,7 +44,7 @@ LOST: Final = Automation(
     ),
     actions=[ChangeFlowRunState(state=StateType.CRASHED, message="No sign of life any more")],
 )
-AGAIN: Final = Automation(
+AGAIN: Final = AutomationCore(
     name="run crashed runs of distill-pipeline again",
     description="A crashed run is put back into the queue, and goes on from where it was.",
     trigger=EventTrigger(
@@ -64,8 +67,33 @@ AGAIN: Final = Automation(
 )
 
 
-def install(client: SyncPrefectClient) -> None:
-    """Makes all of it, where it is not there yet; what people changed in the UI stays."""
+class _Schedule(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    cron: str
+    timezone: str
+    active: bool
+
+
+class _Pool(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    name: str
+
+
+class _Deployment(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    name: str
+    description: str
+    entrypoint: str
+    work_pool: _Pool
+    parameters: dict[str, Any] = {}
+    schedules: list[_Schedule] = []
+
+
+def install(client: SyncPrefectClient, checkout: Path) -> None:
+    """Makes all of it; limits, automations and active schedules that are there already stay."""
     with suppress(ObjectAlreadyExists):
         client.create_work_pool(WorkPoolCreate(name=POOL, type="process"))
     limits = {limit.name for limit in client.read_global_concurrency_limits(limit=200, offset=0)}
@@ -74,3 +102,45 @@ def install(client: SyncPrefectClient) -> None:
     for automation in (LOST, AGAIN):
         if not client.read_automations_by_name(automation.name):
             client.create_automation(automation)
+    _deploy(client, checkout)
+
+
+def _deploy(client: SyncPrefectClient, checkout: Path) -> None:
+    """Does what `prefect deploy --all` does, which in Prefect 3.8.8 ends with an error.
+
+    It asks the server for workers with a limit of null, which FastAPI 0.154 refuses.
+    """
+    content = yaml.safe_load((checkout / "prefect.yaml").read_text())
+    flow_id = client.create_flow_from_name(distill_pipeline.name)
+    for entry in content["deployments"]:
+        deployment = _Deployment.model_validate(entry)
+        active = _active(client, deployment.name)
+        client.create_deployment(
+            flow_id,
+            deployment.name,
+            description=deployment.description,
+            entrypoint=deployment.entrypoint,
+            work_pool_name=deployment.work_pool.name,
+            parameters=deployment.parameters,
+            parameter_openapi_schema=distill_pipeline.parameters.model_dump_for_openapi(),
+            enforce_parameter_schema=True,
+            pull_steps=[
+                {"prefect.deployments.steps.set_working_directory": {"directory": str(checkout)}}
+            ],
+            schedules=[
+                DeploymentScheduleCreate(
+                    schedule=CronSchedule(cron=one.cron, timezone=one.timezone),
+                    active=one.active if active is None else active,
+                )
+                for one in deployment.schedules
+            ],
+        )
+
+
+def _active(client: SyncPrefectClient, deployment: str) -> bool | None:
+    """Whether a deployment's schedule was switched on; None where it is not there yet."""
+    try:
+        there = client.read_deployment_by_name(f"{distill_pipeline.name}/{deployment}")
+    except ObjectNotFound:
+        return None
+    return any(schedule.active for schedule in there.schedules)

@@ -46,7 +46,7 @@ OnlyIfDataChanged = Annotated[
 
 
 class Request(BaseModel):
-    """All of it; the fields' descriptions are what Prefect's form and `--help` show."""
+    """Word images in; teachers, assistants, students and the report out, in a worktree."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 

@@ -34,6 +34,15 @@ PROCESSES: Final = 4
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
 
 
+def main() -> None:
+    """Runs the command line. Exit codes: 0 good, 1 failed, 2 wrong use."""
+    try:
+        app()
+    except DistillError as error:
+        typer.echo(f"error: {error}", err=True)
+        raise SystemExit(error.exit_code) from error
+
+
 class Service(BaseModel):
     """A process that was started here; its time tells it from another of the same number."""
 
@@ -54,7 +63,7 @@ class Service(BaseModel):
 def start(
     port: Annotated[int, typer.Option(help="Of the server; another where it is taken.")] = 4200,
 ) -> None:
-    """Start a server and a worker, and make what they need: pool, limit, automations, deployments."""
+    """Start a server and a worker; make the pool, limit, automations and deployments."""
     FOLDER.mkdir(exist_ok=True)
     url = _server(port)
     os.environ |= _settings(url)
@@ -64,8 +73,7 @@ def start(
     from flows.installation import HEARTBEAT, POOL, install  # noqa: PLC0415
 
     with get_client(sync_client=True) as client:
-        install(client)
-        _call("prefect", "--no-prompt", "deploy", "--all")
+        install(client, TOP)
         _start(
             "worker",
             *("prefect", "worker", "start", "--pool", POOL, "--type", "process"),
@@ -73,7 +81,7 @@ def start(
             PREFECT_FLOWS_HEARTBEAT_FREQUENCY=str(HEARTBEAT),
             PREFECT_WORKER_QUERY_SECONDS="2",
         )
-        _wait("worker", lambda: bool(client.read_workers_for_work_pool(POOL)))
+        _wait("worker", lambda: bool(client.read_workers_for_work_pool(POOL, limit=1, offset=0)))
     lines = [f"export {name}={value}\n" for name, value in _settings(url).items()]
     write_whole(FOLDER / "env", "".join(lines))
     typer.echo(
@@ -148,14 +156,6 @@ def _environment(**more: str) -> dict[str, str]:
     return {**os.environ, "PATH": path, "DISTILL_CHECKOUT": str(TOP), **more}
 
 
-def _call(*command: str) -> None:
-    done = subprocess.run(
-        command, cwd=TOP, env=_environment(), capture_output=True, text=True, check=False
-    )
-    if done.returncode:
-        raise DistillError(f"{' '.join(command)} failed:\n{done.stdout}{done.stderr}")
-
-
 def _start(name: str, *command: str, **environment: str) -> None:
     if _running(name) is not None:
         return
@@ -189,4 +189,4 @@ def _wait(name: str, ready: Callable[[], bool]) -> None:
 
 
 if __name__ == "__main__":
-    app()
+    main()

@@ -102,10 +102,11 @@ def worktree(checkout: Path, request: Request, waiting: Callable[[], None]) -> I
     about = json.dumps({"commit": commit, "settings": settings}, sort_keys=True)
     key = hashlib.sha256(about.encode()).hexdigest()[:12]
     folder = checkout / WORKTREES / key
-    folder.parent.mkdir(exist_ok=True)
-    with _alone(folder.with_suffix(".lock"), waiting) as lock:
+    locks = folder.parent / "locks"
+    locks.mkdir(parents=True, exist_ok=True)
+    with _alone(locks / key, waiting) as lock:
         if not _marker(folder).exists():
-            with _alone(folder.parent / "making.lock", lambda: None):
+            with _alone(locks / "making", lambda: None):
                 _make(checkout, folder, commit)
             try:
                 _configure(checkout, folder)
