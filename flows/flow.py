@@ -9,7 +9,6 @@ import inspect
 import re
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
 from typing import Any, Final, ParamSpec, TypeVar
 
 import httpx
@@ -22,7 +21,6 @@ from prefect.artifacts import (
 )
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import TaskRun
-from prefect.concurrency.sync import concurrency
 from prefect.futures import PrefectFuture
 from prefect.runtime import flow_run
 from prefect.states import Completed
@@ -50,13 +48,9 @@ from pipeline.errors import DistillError, TransientError
 P = ParamSpec("P")
 R = TypeVar("R")
 
-MACHINE: Final = "this-machine"
-"""The concurrency limit of stages on one machine, over all runs."""
 RETRIES: Final = 3
 FIRST_DELAY: Final = 5
 """Seconds before the first retry; each further one waits twice as long."""
-LEASE: Final = 60
-"""Seconds after which a dead run's turn on this machine is given to another."""
 STARTS: Final = 5
 """How often a run may be started: one that takes its process down each time comes to an end."""
 MOVES: Final = 2.0
@@ -161,9 +155,7 @@ def _transfer_task(run: Run, direction: str) -> Task[..., bool]:
 
 def _stage_task(run: Run, stage: Stage) -> Task[..., bool]:
     def work() -> bool:
-        # On a cluster Ray says what runs where; here two trainings would share the cores.
-        turn = nullcontext() if run.request.cluster else concurrency(MACHINE, lease_duration=LEASE)
-        with run.turns, turn:
+        with run.turns:
             progress = _Progress(stage.name, _say())
             began = time.perf_counter()
             changed = run.processes.reproduce(stage.name, progress)

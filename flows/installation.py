@@ -1,4 +1,4 @@
-"""What a Prefect server needs for the flow: pool, limit, deployments, a look after lost runs."""
+"""What a Prefect server needs for the flow: a pool, deployments, a look after lost runs."""
 
 from __future__ import annotations
 
@@ -17,9 +17,11 @@ from prefect.events.schemas.automations import AutomationCore, EventTrigger, Pos
 from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
 from pydantic import BaseModel, ConfigDict
 
-from flows.flow import MACHINE, distill_pipeline
+from flows.flow import distill_pipeline
 
 POOL: Final = "script-distill"
+QUEUES: Final = {"machine": 1, "cluster": None}
+"""How many runs of a queue may be under way: on one machine two trainings would share the cores."""
 HEARTBEAT: Final = 30
 """Seconds between two signs of life of a run; Prefect takes no fewer."""
 SILENCE: Final = 90
@@ -79,6 +81,7 @@ class _Pool(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     name: str
+    work_queue_name: str
 
 
 class _Deployment(BaseModel):
@@ -93,12 +96,12 @@ class _Deployment(BaseModel):
 
 
 def install(client: SyncPrefectClient, checkout: Path) -> None:
-    """Makes all of it; limits, automations and active schedules that are there already stay."""
+    """Makes all of it; queues, automations and active schedules that are there stay."""
     with suppress(ObjectAlreadyExists):
         client.create_work_pool(WorkPoolCreate(name=POOL, type="process"))
-    limits = {limit.name for limit in client.read_global_concurrency_limits(limit=200, offset=0)}
-    if MACHINE not in limits:
-        client.upsert_global_concurrency_limit_by_name(MACHINE, limit=1)
+    for name, limit in QUEUES.items():
+        with suppress(ObjectAlreadyExists):
+            client.create_work_queue(name, work_pool_name=POOL, concurrency_limit=limit)
     for automation in (LOST, AGAIN):
         if not client.read_automations_by_name(automation.name):
             client.create_automation(automation)
@@ -121,6 +124,7 @@ def _deploy(client: SyncPrefectClient, checkout: Path) -> None:
             description=deployment.description,
             entrypoint=deployment.entrypoint,
             work_pool_name=deployment.work_pool.name,
+            work_queue_name=deployment.work_pool.work_queue_name,
             parameters=deployment.parameters,
             parameter_openapi_schema=distill_pipeline.parameters.model_dump_for_openapi(),
             enforce_parameter_schema=True,
