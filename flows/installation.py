@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
@@ -131,6 +132,12 @@ def _deploy(client: SyncPrefectClient, checkout: Path) -> None:
             pull_steps=[
                 {"prefect.deployments.steps.set_working_directory": {"directory": str(checkout)}}
             ],
+            # With a command of its own a run starts at once; otherwise Prefect first starts a
+            # process that prepares a workspace, which takes as long as the run's own start.
+            job_variables={
+                "command": f"{sys.executable} -m prefect.engine",
+                "working_dir": str(checkout),
+            },
             schedules=[
                 DeploymentScheduleCreate(
                     schedule=CronSchedule(cron=one.cron, timezone=one.timezone),

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from flows.stages import Stage
-from pipeline.models.folder import ABOUT_FILE, read_info
-from pipeline.report import PAGE_FILE, SUMMARY_FILE
-from pipeline.reporting.summary import Summary, SummaryRun
-from pipeline.train.run import HISTORY_FILE
+
+# The files' names and keys are the project's contract with programs. The modules that write them
+# would take seconds to import, PyTorch with them, at the start of every run.
+ABOUT_FILE, HISTORY_FILE = "model.json", "history.csv"
+SUMMARY_FILE, PAGE_FILE = "summary.json", "index.html"
 
 ROLES = (
     ("teacher", "teacher-{}"),
@@ -30,7 +31,8 @@ def rows(stage: Stage, folder: Path, *, changed: bool, seconds: float) -> list[d
     }
     for out in stage.outs:
         if (folder / out / ABOUT_FILE).exists():
-            found |= {name: _short(v) for name, v in read_info(folder / out).metrics.items()}
+            about = json.loads((folder / out / ABOUT_FILE).read_text())
+            found |= {name: round(value, 4) for name, value in about["metrics"].items()}
             found["images/s"] = _speed(folder / out / HISTORY_FILE)
     for file in stage.metrics:
         found |= _flat(json.loads((folder / file).read_text()))
@@ -42,16 +44,16 @@ def report_of(stage: Stage, folder: Path) -> str | None:
     files = {out.name: folder / out for out in stage.outs}
     if SUMMARY_FILE not in files:
         return None
-    summary = Summary.model_validate_json(files[SUMMARY_FILE].read_text())
-    runs = {run.run: run for run in summary.runs}
+    summary = json.loads(files[SUMMARY_FILE].read_text())
+    runs = {run["run"]: run for run in summary["runs"]}
     alone = _cell(runs.get("student-alone"))
     names = [role for role, _ in ROLES]
     teachers = [name.removeprefix("teacher-") for name in runs if name.startswith("teacher-")]
-    generated = summary.data.source == "generated"
+    generated = summary["data"]["source"] == "generated"
     kind = "generated words, **not CVSI-2015**" if generated else "words"
     lines = [
         f"Test accuracy in percent with its Wilson 95 % interval, on "
-        f"{summary.data.images.test:,} {kind}.",
+        f"{summary['data']['images']['test']:,} {kind}.",
         "",
         "| teacher network | " + " | ".join([*names[:2], "student alone", *names[2:]]) + " |",
         "|---" * (len(names) + 2) + "|",
@@ -63,10 +65,10 @@ def report_of(stage: Stage, folder: Path) -> str | None:
     return "\n".join([*lines, "", f"The whole report: `{page}`" if page else ""])
 
 
-def _cell(run: SummaryRun | None) -> str:
+def _cell(run: dict[str, Any] | None) -> str:
     if run is None:
         return ""
-    return f"{run.accuracy:.2f} ({run.accuracy_low:.2f}–{run.accuracy_high:.2f})"
+    return "{accuracy:.2f} ({accuracy_low:.2f}–{accuracy_high:.2f})".format_map(run)
 
 
 def _speed(history: Path) -> int:
@@ -86,7 +88,3 @@ def _flat(metrics: dict[str, Any], path: str = "") -> dict[str, Any]:
         else:
             found[path + name] = value
     return found
-
-
-def _short(value: float) -> float:
-    return round(value, 4)

@@ -56,6 +56,11 @@ class Served:
     def run(self, run: UUID) -> FlowRun:
         return self.client.read_flow_run(run)
 
+    def message(self, run: UUID) -> str:
+        """Of the run's state."""
+        state = self.run(run).state
+        return str(state.message) if state else ""
+
     def tasks(self, run: UUID) -> dict[str, TaskRun]:
         """By name."""
         found = self.client.read_task_runs(
