@@ -1,5 +1,6 @@
 # make run    set up, then the main job: dvc repro on the embedded default
 # make test   set up, then the tests
+# make prefect   set up, then a Prefect server and a worker on this machine; see docs/flows.md
 # Everything is installed into .venv and pipeline/data/fontsource/node_modules, nothing elsewhere.
 
 PYTHON ?= python3.11
@@ -15,7 +16,7 @@ export DO_NOT_TRACK := 1
 export RAY_USAGE_STATS_ENABLED := 0
 export PYTHONUNBUFFERED := 1
 
-.PHONY: setup run test lint bench lock clean
+.PHONY: setup run test lint bench prefect prefect-stop lock clean
 
 setup: $(VENV)/.installed $(FONTS)/node_modules/.installed
 
@@ -48,6 +49,12 @@ lint: setup
 
 bench: setup
 	python -m benchmarks $(BENCH)
+
+prefect: setup
+	@python -m flows.server start
+
+prefect-stop:
+	@python -m flows.server stop
 
 # The lock is resolved by uv, which takes seconds where pip takes minutes, and installed by pip.
 lock:

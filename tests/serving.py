@@ -114,6 +114,11 @@ class Served:
             and str(process.info["cwd"]).startswith(str(self.project))
         ]
 
+    def service(self, name: str) -> psutil.Process:
+        """The ``server`` or the ``worker``."""
+        content = json.loads((self.project / f".prefect/{name}.json").read_text())
+        return psutil.Process(content["pid"])
+
     def call(self, *command: str) -> subprocess.CompletedProcess[str]:
         """A command in the project, as from a shell that sourced .prefect/env."""
         return call(self.project, *command, **self.settings)
