@@ -26,6 +26,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.flow import flow_overhead
 from benchmarks.loading import loader_ratio
 from benchmarks.sizes import compare_sizes
 from benchmarks.training import ray_ratio
@@ -53,6 +54,7 @@ def main() -> None:
             "loader": loader_ratio(settings, index, asked.pairs),
             "training": ray_ratio(settings, Path(folder), asked.pairs),
             "sizes": compare_sizes(settings),
+            "flow": flow_overhead(asked.pairs),
         }
     RESULTS.mkdir(parents=True, exist_ok=True)
     path = RESULTS / f"{platform.machine()}-{cores()}-cores.json"
@@ -92,6 +94,7 @@ def _print(results: dict[str, Any]) -> None:
         ("share of training spent waiting for data", training["waiting"], "at most 0.05"),
         ("Ray Train job over direct loop, seconds", training["ratio"], "at most 1.05"),
         ("start-up of a Ray Train job, seconds", training["startup_seconds"], ""),
+        ("flow over plain dvc repro, all stages, seconds", results["flow"], "at most 15"),
     ]
     for name, spread, goal in rows:
         least, most = spread["least"], spread["most"]

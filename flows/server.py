@@ -28,8 +28,6 @@ FOLDER: Final = TOP / ".prefect"
 HOST: Final = "127.0.0.1"
 SECONDS: Final = 90
 """How long a service may take to answer."""
-PROCESSES: Final = 4
-"""Runs that a worker takes at once; of their stages one is at work."""
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
 
@@ -74,10 +72,11 @@ def start(
 
     with get_client(sync_client=True) as client:
         install(client, TOP)
+        # No --limit here, the queues have theirs: with one, a worker of Prefect 3.8.8 dies of a run
+        # that is put back into the queue before its process is quite gone.
         _start(
             "worker",
             *("prefect", "worker", "start", "--pool", POOL, "--type", "process"),
-            *("--limit", str(PROCESSES)),
             PREFECT_FLOWS_HEARTBEAT_FREQUENCY=str(HEARTBEAT),
             PREFECT_WORKER_QUERY_SECONDS="2",
         )

@@ -105,7 +105,7 @@ def worktree(checkout: Path, request: Request, waiting: Callable[[], None]) -> I
     locks = folder.parent / "locks"
     locks.mkdir(parents=True, exist_ok=True)
     with _alone(locks / key, waiting) as lock:
-        if not _marker(folder).exists():
+        if not (_marker(folder).exists() and folder.exists()):
             with _alone(locks / "making", lambda: None):
                 _make(checkout, folder, commit)
             try:

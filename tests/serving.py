@@ -32,7 +32,7 @@ from prefect.client.schemas.sorting import ArtifactSort, FlowRunSort, LogSort, T
 from prefect.states import Cancelling
 from projects import make_project
 
-SECONDS = 90
+SECONDS = 150
 
 
 @dataclass(frozen=True)
