@@ -1,5 +1,6 @@
 # make run    set up, then the main job: dvc repro on the embedded default
 # make test   set up, then the tests
+# make prefect   set up, then a Prefect server and a worker on this machine; see docs/flows.md
 # Everything is installed into .venv and pipeline/data/fontsource/node_modules, nothing elsewhere.
 
 PYTHON ?= python3.11
@@ -15,7 +16,7 @@ export DO_NOT_TRACK := 1
 export RAY_USAGE_STATS_ENABLED := 0
 export PYTHONUNBUFFERED := 1
 
-.PHONY: setup run test lint bench s3 s3-stop s3-remote lock clean
+.PHONY: setup run test lint bench s3 s3-stop s3-remote prefect prefect-stop lock clean
 
 setup: $(VENV)/.installed $(FONTS)/node_modules/.installed
 
@@ -62,6 +63,13 @@ s3-remote: setup
 	@test -n "$$S3_BUCKET" || { echo "S3_BUCKET is not set: source .s3/env, or name a bucket" >&2; exit 2; }
 	dvc remote modify --local s3 url "s3://$$S3_BUCKET/dvc"
 	dvc remote default --local s3
+
+# A Prefect server on this machine, with deployments and a worker: see docs/flows.md.
+prefect: setup
+	@python -m flows.server start
+
+prefect-stop:
+	@python -m flows.server stop
 
 # The lock is resolved by uv, which takes seconds where pip takes minutes, and installed by pip.
 lock:

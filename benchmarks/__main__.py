@@ -26,6 +26,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.flow import flow_overhead
 from benchmarks.loading import loader_ratio
 from benchmarks.sizes import compare_sizes
 from benchmarks.streaming import streaming_ratios
@@ -55,6 +56,7 @@ def main() -> None:
             "training": ray_ratio(settings, Path(folder), asked.pairs),
             "streaming": streaming_ratios(settings, index, Path(folder), asked.pairs),
             "sizes": compare_sizes(settings),
+            "flow": flow_overhead(asked.pairs),
         }
     RESULTS.mkdir(parents=True, exist_ok=True)
     path = RESULTS / f"{platform.machine()}-{cores()}-cores.json"
@@ -101,6 +103,7 @@ def _print(results: dict[str, Any]) -> None:
         ("the same with a full cache", streaming["requests_warm"], ""),
         ("dvc push over boto3, seconds", streaming["push"], ""),
         ("dvc pull over boto3, seconds", streaming["pull"], ""),
+        ("flow over plain dvc repro, all stages, seconds", results["flow"], "at most 15"),
     ]
     for name, spread, goal in rows:
         least, most = spread["least"], spread["most"]

@@ -15,6 +15,7 @@ from safetensors import SafetensorError
 
 from pipeline import compute, environment, params
 from pipeline.errors import DistillError, UsageError
+from pipeline.failure import tell
 from pipeline.runs import all_runs, find
 
 app = typer.Typer(
@@ -41,19 +42,16 @@ def main() -> None:
     logging.getLogger("pipeline").setLevel(logging.INFO)
     try:
         app()
-    except DistillError as error:
-        Console(stderr=True, soft_wrap=True).print(
-            f"error: {error}", style="bold red", markup=False
-        )
-        raise SystemExit(error.exit_code) from error
-    except (OSError, SafetensorError) as error:
-        # A full disk, a folder that may not be written: what was there before is still whole.
-        Console(stderr=True, soft_wrap=True).print(
-            f"error: {error}; nothing was left half-written, run the same command again",
-            style="bold red",
-            markup=False,
-        )
-        raise SystemExit(1) from error
+    except Exception as error:
+        tell(error)
+        if not isinstance(error, (DistillError, OSError, SafetensorError)):
+            raise
+        message = f"error: {error}"
+        if not isinstance(error, DistillError):
+            # A full disk, a folder that may not be written: what was there before is still whole.
+            message += "; nothing was left half-written, run the same command again"
+        Console(stderr=True, soft_wrap=True).print(message, style="bold red", markup=False)
+        raise SystemExit(getattr(error, "exit_code", 1)) from error
 
 
 @app.command()

@@ -26,5 +26,9 @@ class TrainingError(DistillError):
     """Training cannot go on, for example after a loss that is not finite."""
 
 
-class StorageError(DistillError):
+class TransientError(DistillError):
+    """What may come back was lost: a worker, a node, a connection. A retry can heal it."""
+
+
+class StorageError(TransientError):
     """Storage elsewhere cannot be reached or fails; the same command may succeed later."""

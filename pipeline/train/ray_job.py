@@ -11,13 +11,15 @@ from typing import Any
 import ray
 import ray.train
 import torch
+from ray.exceptions import RayTaskError
 from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig, UserCallback
 from ray.train.torch import TorchTrainer, get_device
+from ray.train.v2._internal.exceptions import UserExceptionWithTraceback
 from ray.train.v2._internal.execution.context import logger as report_log
 from ray.train.v2.api.config import LoggingConfig
 
 from pipeline.compute import Compute, cores
-from pipeline.errors import DistillError, TrainingError, UsageError
+from pipeline.errors import DistillError, TrainingError, TransientError, UsageError
 from pipeline.train import local_ray
 from pipeline.train.checkpoint import Checkpoint
 from pipeline.train.device import Worker
@@ -68,7 +70,8 @@ def train_on_ray(job: Job, name: str, compute: Compute) -> Trained:
     Raises:
         UsageError: there are fewer processors than workers.
         DistillError: what a worker raised; it is not retried.
-        TrainingError: workers died more often than ``compute.failures`` allows.
+        TransientError: workers died more often than ``compute.failures`` allows.
+        TrainingError: a worker raised anything else.
     """
     local_ray.connect()
     there = ray.cluster_resources()
@@ -98,7 +101,7 @@ def train_on_ray(job: Job, name: str, compute: Compute) -> Trained:
     try:
         result = trainer.fit()
     except ray.train.TrainingFailedError as error:
-        raise _own(error) or TrainingError(f"the Ray job failed: {error}") from error
+        raise _own(error) or _kind(error)(f"the Ray job failed: {error}") from error
     if result.checkpoint is None:
         raise TrainingError(f"the job {name} ended without a checkpoint; remove its storage, retry")
     with result.checkpoint.as_directory() as folder:
@@ -133,6 +136,16 @@ def _work(config: dict[str, str]) -> None:
     with kept.as_directory() as folder:
         checkpoint = Checkpoint.load(Path(folder))
     trainer.run(checkpoint)
+
+
+def _kind(error: ray.train.TrainingFailedError) -> type[DistillError]:
+    """What a failed job is: lost, where no code raised anything, but workers or nodes died."""
+    failures = [
+        *getattr(error, "worker_failures", {}).values(),
+        getattr(error, "controller_failure", None),
+    ]
+    raised = any(isinstance(one, (UserExceptionWithTraceback, RayTaskError)) for one in failures)
+    return TrainingError if raised else TransientError
 
 
 def _own(error: BaseException | None) -> DistillError | None:

@@ -1,0 +1,157 @@
+"""What a Prefect server needs for the flow: a pool, deployments, a look after lost runs."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import suppress
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+from prefect.client.orchestration import SyncPrefectClient
+from prefect.client.schemas.actions import DeploymentScheduleCreate, WorkPoolCreate
+from prefect.client.schemas.objects import StateType
+from prefect.client.schemas.schedules import CronSchedule
+from prefect.events.actions import ChangeFlowRunState
+from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
+from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
+from pydantic import BaseModel, ConfigDict
+
+from flows.flow import distill_pipeline
+
+POOL: Final = "script-distill"
+QUEUES: Final = {"machine": 1, "cluster": None}
+"""How many runs of a queue may be under way: on one machine two trainings would share the cores."""
+HEARTBEAT: Final = 30
+"""Seconds between two signs of life of a run; Prefect takes no fewer."""
+SILENCE: Final = 90
+"""Seconds without one after which a run is taken for lost."""
+
+_RUN = {"prefect.resource.id": "prefect.flow-run.*"}
+_OURS = {"prefect.resource.role": "flow", "prefect.resource.name": distill_pipeline.name}
+_ENDS = {f"prefect.flow-run.{state}" for state in ("Completed", "Failed", "Crashed", "Cancelled")}
+
+LOST: Final = AutomationCore(
+    name="mark lost runs of distill-pipeline",
+    description="A run that gives no sign of life any more is marked as crashed.",
+    trigger=EventTrigger(
+        after={"prefect.flow-run.heartbeat"},
+        expect={"prefect.flow-run.heartbeat", *_ENDS},
+        match=_RUN,
+        match_related=_OURS,
+        for_each={"prefect.resource.id"},
+        posture=Posture.Proactive,
+        threshold=1,
+        within=timedelta(seconds=SILENCE),
+    ),
+    actions=[ChangeFlowRunState(state=StateType.CRASHED, message="No sign of life any more")],
+)
+AGAIN: Final = AutomationCore(
+    name="run crashed runs of distill-pipeline again",
+    description="A crashed run is put back into the queue, and goes on from where it was.",
+    trigger=EventTrigger(
+        expect={"prefect.flow-run.Crashed"},
+        match=_RUN,
+        match_related=_OURS,
+        for_each={"prefect.resource.id"},
+        posture=Posture.Reactive,
+        threshold=1,
+        within=timedelta(0),
+    ),
+    actions=[
+        ChangeFlowRunState(
+            state=StateType.SCHEDULED,
+            name="AwaitingRetry",
+            message="It crashed, and goes on from where it was",
+            force=True,
+        )
+    ],
+)
+
+
+class _Schedule(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    cron: str
+    timezone: str
+    active: bool
+
+
+class _Pool(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    name: str
+    work_queue_name: str
+
+
+class _Deployment(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    name: str
+    description: str
+    entrypoint: str
+    work_pool: _Pool
+    parameters: dict[str, Any] = {}
+    schedules: list[_Schedule] = []
+
+
+def install(client: SyncPrefectClient, checkout: Path) -> None:
+    """Makes all of it; queues, automations and active schedules that are there stay."""
+    with suppress(ObjectAlreadyExists):
+        client.create_work_pool(WorkPoolCreate(name=POOL, type="process"))
+    for name, limit in QUEUES.items():
+        with suppress(ObjectAlreadyExists):
+            client.create_work_queue(name, work_pool_name=POOL, concurrency_limit=limit)
+    for automation in (LOST, AGAIN):
+        if not client.read_automations_by_name(automation.name):
+            client.create_automation(automation)
+    _deploy(client, checkout)
+
+
+def _deploy(client: SyncPrefectClient, checkout: Path) -> None:
+    """Does what `prefect deploy --all` does, which in Prefect 3.8.8 ends with an error.
+
+    It asks the server for workers with a limit of null, which FastAPI 0.154 refuses.
+    """
+    content = yaml.safe_load((checkout / "prefect.yaml").read_text())
+    flow_id = client.create_flow_from_name(distill_pipeline.name)
+    for entry in content["deployments"]:
+        deployment = _Deployment.model_validate(entry)
+        active = _active(client, deployment.name)
+        client.create_deployment(
+            flow_id,
+            deployment.name,
+            description=deployment.description,
+            entrypoint=deployment.entrypoint,
+            work_pool_name=deployment.work_pool.name,
+            work_queue_name=deployment.work_pool.work_queue_name,
+            parameters=deployment.parameters,
+            parameter_openapi_schema=distill_pipeline.parameters.model_dump_for_openapi(),
+            enforce_parameter_schema=True,
+            pull_steps=[
+                {"prefect.deployments.steps.set_working_directory": {"directory": str(checkout)}}
+            ],
+            # With a command of its own a run starts at once; otherwise Prefect first starts a
+            # process that prepares a workspace, which takes as long as the run's own start.
+            job_variables={
+                "command": f"{sys.executable} -m prefect.engine",
+                "working_dir": str(checkout),
+            },
+            schedules=[
+                DeploymentScheduleCreate(
+                    schedule=CronSchedule(cron=one.cron, timezone=one.timezone),
+                    active=one.active if active is None else active,
+                )
+                for one in deployment.schedules
+            ],
+        )
+
+
+def _active(client: SyncPrefectClient, deployment: str) -> bool | None:
+    """Whether a deployment's schedule was switched on; None where it is not there yet."""
+    try:
+        there = client.read_deployment_by_name(f"{distill_pipeline.name}/{deployment}")
+    except ObjectNotFound:
+        return None
+    return any(schedule.active for schedule in there.schedules)

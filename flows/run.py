@@ -1,0 +1,98 @@
+"""A run from its request to its end, whoever makes its tasks: Prefect, or plain threads."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from flows.processes import TOP, Processes
+from flows.request import Request
+from flows.stages import Stage, data_stages, read_stages, trained_on_other_data
+from flows.worktree import Worktree, worktree
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run that has its worktree.
+
+    Attributes:
+        request: what was asked for.
+        worktree: where it happens.
+        processes: what works for it.
+        turns: given to as many stages at once as the request allows.
+    """
+
+    request: Request
+    worktree: Worktree
+    processes: Processes
+    turns: threading.Semaphore = field(repr=False)
+
+    def stages(self) -> tuple[Stage, ...]:
+        """The stages of its project, each after those it needs."""
+        return read_stages(self.worktree.folder)
+
+    def finish(self) -> str:
+        """Keeps or drops what came of it.
+
+        Returns:
+            A sentence that says where it is.
+        """
+        if not self.request.keep:
+            self.worktree.drop()
+            return "The worktree was dropped; the results are in DVC's cache."
+        changed = self.worktree.commit("Keep what distill-pipeline made")
+        where = f"on the branch {self.worktree.branch}, in {self.worktree.folder}"
+        return f"The results are {where}." if changed else f"Nothing changed {where}."
+
+
+@contextmanager
+def start(request: Request, say: Say, checkout: Path = TOP) -> Iterator[Run]:
+    """Gives a run its worktree; when the block ends, so have all its processes.
+
+    Args:
+        request: what is asked for.
+        say: told what takes its time.
+        checkout: whose worktree it is.
+
+    Raises:
+        UsageError: the request cannot be.
+    """
+
+    def waiting() -> None:
+        say("another run has the same revision and settings: waiting for its end")
+
+    with worktree(checkout.resolve(), request, waiting) as place:
+        say(f"working in {place.folder}")
+        environment = {"RAY_ADDRESS": request.cluster} if request.cluster else {}
+        processes = Processes(place.folder, environment, place.lock)
+        try:
+            yield Run(request, place, processes, threading.Semaphore(request.stages_at_once))
+        finally:
+            processes.stop()
+
+
+def parts(run: Run) -> Iterator[tuple[Stage, ...]]:
+    """The stages in one part; or in two, of which the second comes only after other data.
+
+    The caller runs each part to its end before it asks for the next.
+    """
+    stages = run.stages()
+    if not run.request.only_if_data_changed:
+        yield stages
+        return
+    first = data_stages(stages)
+    yield first
+    rest = tuple(stage for stage in stages if stage not in first)
+    if trained_on_other_data(run.worktree.folder, rest):
+        yield rest
+
+
+def log_to(logger: logging.Logger) -> Say:
+    """Says things as log lines."""
+    return lambda line: logger.info("%s", line)

@@ -1,0 +1,191 @@
+"""python -m flows.server start | stop: a Prefect server and a worker on this machine.
+
+What they keep, their logs and process numbers lie in .prefect/. Start makes what is not there yet.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Final
+
+import psutil
+import typer
+from pydantic import BaseModel
+
+from flows.processes import TOP
+from pipeline.errors import DistillError
+from pipeline.files import write_whole
+
+FOLDER: Final = TOP / ".prefect"
+HOST: Final = "127.0.0.1"
+SECONDS: Final = 90
+"""How long a service may take to answer."""
+
+app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
+
+
+def main() -> None:
+    """Runs the command line. Exit codes: 0 good, 1 failed, 2 wrong use."""
+    try:
+        app()
+    except DistillError as error:
+        typer.echo(f"error: {error}", err=True)
+        raise SystemExit(error.exit_code) from error
+
+
+class Service(BaseModel):
+    """A process that was started here; its time tells it from another of the same number."""
+
+    pid: int
+    created: float
+
+    def process(self) -> psutil.Process | None:
+        """The process, if it is still there."""
+        try:
+            process = psutil.Process(self.pid)
+        except psutil.NoSuchProcess:
+            return None
+        same = process.create_time() == self.created
+        return process if same and process.status() != psutil.STATUS_ZOMBIE else None
+
+
+@app.command()
+def start(
+    port: Annotated[int, typer.Option(help="Of the server; another where it is taken.")] = 4200,
+) -> None:
+    """Start a server and a worker; make the pool, limit, automations and deployments."""
+    FOLDER.mkdir(exist_ok=True)
+    url = _server(port)
+    os.environ |= _settings(url)
+    # Prefect reads its settings when it is imported.
+    from prefect.client.orchestration import get_client  # noqa: PLC0415
+
+    from flows.installation import HEARTBEAT, POOL, install  # noqa: PLC0415
+
+    with get_client(sync_client=True) as client:
+        install(client, TOP)
+        # No --limit here, the queues have theirs: with one, a worker of Prefect 3.8.8 dies of a run
+        # that is put back into the queue before its process is quite gone.
+        _start(
+            "worker",
+            *("prefect", "worker", "start", "--pool", POOL, "--type", "process"),
+            PREFECT_FLOWS_HEARTBEAT_FREQUENCY=str(HEARTBEAT),
+            PREFECT_WORKER_QUERY_SECONDS="2",
+        )
+        _wait("worker", lambda: bool(client.read_workers_for_work_pool(POOL, limit=1, offset=0)))
+    lines = [f"export {name}={value}\n" for name, value in _settings(url).items()]
+    write_whole(FOLDER / "env", "".join(lines))
+    typer.echo(
+        f"Prefect is at {url.removesuffix('/api')}\n"
+        "To run the pipeline:  . .prefect/env && prefect deployment run "
+        "distill-pipeline/local --watch\nTo end all this:      make prefect-stop"
+    )
+
+
+@app.command()
+def stop() -> None:
+    """End what start started; runs under way can be run again from where they were."""
+    for name in ("worker", "server"):
+        service = _running(name)
+        if service is not None:
+            started = service.children(recursive=True)
+            service.terminate()
+            _, left = psutil.wait_procs([service, *started], timeout=20)
+            for process in left:
+                process.kill()
+            typer.echo(f"ended the {name}")
+        (FOLDER / f"{name}.json").unlink(missing_ok=True)
+    (FOLDER / "env").unlink(missing_ok=True)
+
+
+def _server(port: int) -> str:
+    """The URL of the server's API; it is started where it does not run."""
+    kept = FOLDER / "port"
+    if _running("server") is None:
+        wanted = int(kept.read_text()) if kept.exists() else port
+        write_whole(kept, str(_free(wanted)))
+    number = kept.read_text()
+    url = f"http://{HOST}:{number}/api"
+    command = ("prefect", "server", "start", "--host", HOST, "--port", number)
+    _start("server", *command, **_settings(url))
+    _wait("server", lambda: _healthy(url))
+    return url
+
+
+def _settings(url: str) -> dict[str, str]:
+    return {
+        "PREFECT_API_URL": url,
+        "PREFECT_HOME": str(FOLDER / "home"),
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "DO_NOT_TRACK": "1",
+    }
+
+
+def _free(port: int) -> int:
+    for wanted in (port, 0):
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((HOST, wanted))
+            except OSError:
+                continue
+            number: int = probe.getsockname()[1]
+            return number
+    raise DistillError(f"no free port on {HOST}")
+
+
+def _healthy(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(f"{url}/health", timeout=5) as answer:  # noqa: S310
+            return bool(answer.status == 200)
+    except (urllib.error.URLError, TimeoutError, ConnectionError):
+        return False
+
+
+def _environment(**more: str) -> dict[str, str]:
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
+    return {**os.environ, "PATH": path, "DISTILL_CHECKOUT": str(TOP), **more}
+
+
+def _start(name: str, *command: str, **environment: str) -> None:
+    if _running(name) is not None:
+        return
+    with (FOLDER / f"{name}.log").open("ab") as log:
+        process = psutil.Popen(
+            command,
+            cwd=TOP,
+            env=_environment(**environment),
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    service = Service(pid=process.pid, created=process.create_time())
+    write_whole(FOLDER / f"{name}.json", service.model_dump_json())
+
+
+def _running(name: str) -> psutil.Process | None:
+    file = FOLDER / f"{name}.json"
+    if not file.exists():
+        return None
+    return Service.model_validate_json(file.read_text()).process()
+
+
+def _wait(name: str, ready: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + SECONDS
+    while not ready():
+        if _running(name) is None or time.monotonic() > deadline:
+            raise DistillError(f"the {name} did not start: see {FOLDER / f'{name}.log'}")
+        time.sleep(0.2)
+
+
+if __name__ == "__main__":
+    main()

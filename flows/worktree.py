@@ -1,0 +1,210 @@
+"""A worktree of its own for what is asked for, so that nothing of a run touches the checkout.
+
+The same request at the same commit gets the same worktree, so it goes on where it was; one process
+at a time has it. All worktrees share the checkout's DVC cache.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from dvc.config import Config
+from dvc.repo import Repo
+from dvc.utils.serialize import modify_yaml
+from pydantic import JsonValue
+
+from flows.request import Request
+from pipeline.errors import DataError, UsageError
+from pipeline.files import write_whole
+from pipeline.params import PARAMS_FILE
+
+WORKTREES: Final = Path(".worktrees")
+BORROWED: Final = (Path("pipeline/data/fontsource/node_modules"),)
+"""What git does not hold and stages need, as it lies in the checkout."""
+
+_CHECK = (
+    "import sys; from pipeline import errors, params\n"
+    "try: params.load()\n"
+    "except errors.UsageError as error: sys.exit(str(error))"
+)
+
+
+@dataclass(frozen=True)
+class Worktree:
+    """Where a run happens.
+
+    Attributes:
+        key: of the commit and the settings.
+        folder: the project, at that commit, with those settings.
+        checkout: whose it is.
+        lock: the file descriptor that keeps others out.
+    """
+
+    key: str
+    folder: Path
+    checkout: Path
+    lock: int
+
+    @property
+    def branch(self) -> str:
+        """Where its results are committed."""
+        return f"distill/{self.key}"
+
+    def commit(self, message: str) -> bool:
+        """Commits what changed in files that git knows, on the branch.
+
+        Returns:
+            Whether anything did.
+        """
+        changed = bool(_git(self.folder, "status", "--porcelain", "--untracked-files=no"))
+        if changed:
+            name = [
+                "-c",
+                "user.name=distill-pipeline",
+                "-c",
+                "user.email=distill-pipeline@localhost",
+            ]
+            _git(self.folder, *name, "commit", "--quiet", "--no-verify", "--all", "-m", message)
+        _git(self.folder, "branch", "--force", self.branch, "HEAD")
+        return changed
+
+    def drop(self) -> None:
+        """Removes it; the cache keeps what was made."""
+        _remove(self.checkout, self.folder)
+        _marker(self.folder).unlink(missing_ok=True)
+
+
+@contextmanager
+def worktree(checkout: Path, request: Request, waiting: Callable[[], None]) -> Iterator[Worktree]:
+    """The worktree of a request, made where it is not there yet, and kept from others.
+
+    Args:
+        checkout: the top folder of a git repository with a DVC project.
+        request: says the revision and the settings.
+        waiting: called where another run has it, before waiting for that run's end.
+
+    Raises:
+        UsageError: there is no such revision, or params.yaml does not take the settings.
+    """
+    commit = _commit(checkout, request.revision)
+    settings = request.settings
+    about = json.dumps({"commit": commit, "settings": settings}, sort_keys=True)
+    key = hashlib.sha256(about.encode()).hexdigest()[:12]
+    folder = checkout / WORKTREES / key
+    locks = folder.parent / "locks"
+    locks.mkdir(parents=True, exist_ok=True)
+    with _alone(locks / key, waiting) as lock:
+        if not (_marker(folder).exists() and folder.exists()):
+            with _alone(locks / "making", lambda: None):
+                _make(checkout, folder, commit)
+            try:
+                _configure(checkout, folder)
+                _borrow(checkout, folder)
+                _set(folder / PARAMS_FILE, settings)
+                _check(folder)
+            except BaseException:
+                _remove(checkout, folder)
+                raise
+            write_whole(_marker(folder), about + "\n")
+        yield Worktree(key, folder, checkout, lock)
+
+
+@contextmanager
+def _alone(file: Path, waiting: Callable[[], None]) -> Iterator[int]:
+    """Holds an exclusive lock, which the kernel gives back when its last holder ends."""
+    lock = os.open(file, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            waiting()
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield lock
+    finally:
+        os.close(lock)
+
+
+def _marker(folder: Path) -> Path:
+    return folder.with_suffix(".json")
+
+
+def _make(checkout: Path, folder: Path, commit: str) -> None:
+    # One that a killed process left half-made would be refused.
+    _remove(checkout, folder)
+    _git(checkout, "worktree", "add", "--detach", "--quiet", str(folder), commit)
+
+
+def _remove(checkout: Path, folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    _git(checkout, "worktree", "prune")
+
+
+def _configure(checkout: Path, folder: Path) -> None:
+    """Shares the cache, the remotes and their keys; what is relative is so to the checkout."""
+    with Repo(str(checkout)) as repo:
+        shared = {
+            "cache": {**repo.config["cache"], "dir": repo.cache.local_cache_dir},
+            "remote": {name: dict(remote) for name, remote in repo.config["remote"].items()},
+            "core": dict(repo.config["core"]),
+        }
+    config = Config(str(folder / ".dvc"))
+    with config.edit("local") as local:
+        local.update(shared)
+    (folder / ".dvc/config.local").chmod(0o600)
+
+
+def _borrow(checkout: Path, folder: Path) -> None:
+    for path in BORROWED:
+        if (checkout / path).exists() and (folder / path.parent).exists():
+            (folder / path).symlink_to(checkout / path)
+
+
+def _set(file: Path, settings: dict[str, JsonValue]) -> None:
+    """Gives keys of a YAML file other values; its comments stay."""
+    with modify_yaml(str(file)) as content:
+        for key, value in settings.items():
+            *path, last = key.split(".")
+            section: Any = content
+            for name in path:
+                section = section.get(name) if isinstance(section, dict) else None
+            if not isinstance(section, dict):
+                raise UsageError(
+                    f"overrides: {file.name} has no section {'.'.join(path)} for {key}"
+                )
+            section[last] = value
+
+
+def _check(folder: Path) -> None:
+    """Lets the revision's own code judge its parameters."""
+    done = subprocess.run(
+        [sys.executable, "-c", _CHECK], cwd=folder, capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        raise UsageError(done.stderr.strip())
+
+
+def _commit(checkout: Path, revision: str) -> str:
+    try:
+        return _git(checkout, "rev-parse", "--verify", "--end-of-options", f"{revision}^{{commit}}")
+    except DataError as error:
+        raise UsageError(f"revision: {checkout} has no {revision!r}") from error
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    done = subprocess.run(
+        ["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        raise DataError(f"git {arguments[0]} failed in {folder}: {done.stderr.strip()}")
+    return done.stdout.strip()

@@ -1,0 +1,160 @@
+"""The pipeline in a worktree of its own, without a server: python -m flows.distill."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from projects import commit, git, make_project
+from serving import call, until
+
+LIGHT = """
+stages:
+  one:
+    cmd: mkdir -p out && cp words.txt out/one
+    params: [seed]
+    deps: [words.txt]
+    outs: [out/one]
+  side:
+    matrix: {name: [a, b]}
+    cmd: cp out/one out/${item.name}
+    deps: [out/one]
+    outs: ["out/${item.name}"]
+  last:
+    cmd: cat out/a out/b > out/last
+    deps: [out/a, out/b]
+    outs: [out/last]
+"""
+"""Stages that take no time."""
+WAITING = """
+stages:
+  one:
+    cmd: sh wait.sh
+    outs: [out]
+"""
+DISTILL = (sys.executable, "-m", "flows.distill")
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_project(tmp_path_factory.mktemp("light") / "project", stages=LIGHT)
+
+
+def distill(project: Path, *options: str, code: int = 0) -> str:
+    done = call(project, *DISTILL, *options)
+    assert done.returncode == code, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_stages_run_in_order_beside_each_other_and_the_checkout_stays(project: Path) -> None:
+    log = distill(project, "--stages-at-once", "2")
+    places = [log.index(f"{name}: done") for name in ("one", "side@a", "last")]
+    assert places == sorted(places)
+    assert log.index("side@b: done") < log.index("last: done")
+    assert git(project, "status", "--porcelain") == ""
+    (branch,) = git(project, "branch", "--list", "distill/*").split()
+    assert "dvc.lock" in git(project, "diff", "--name-only", "main", branch.strip("+ "))
+    again = distill(project)
+    assert "No stage had anything to do." in again
+    assert again.count("nothing to do") == 4
+
+
+def test_overrides_are_set_in_the_worktree_and_may_be_dropped(project: Path) -> None:
+    before = git(project, "worktree", "list")
+    log = distill(project, "--overrides", "seed=7", "--no-keep")
+    assert "one: done" in log
+    assert "dropped" in log
+    assert git(project, "worktree", "list") == before
+    assert yaml.safe_load((project / "params.yaml").read_text())["seed"] == 0
+    kept = distill(project, "--overrides", json.dumps({"seed": 7}))
+    folder = Path(kept.split("working in ")[1].splitlines()[0])
+    assert yaml.safe_load((folder / "params.yaml").read_text())["seed"] == 7
+    assert (folder / "out/last").read_text() == "words" * 2
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--overrides", "seed=-1"), "seed: Input should be greater than or equal to 0"),
+        (("--overrides", "train.epochs=1"), "params.yaml has no section train for train.epochs"),
+        (("--teachers", "nobody"), "models: no entry for nobody"),
+        (("--revision", "nowhere"), "has no 'nowhere'"),
+    ],
+)
+def test_what_cannot_be_is_refused_and_leaves_nothing(
+    project: Path, options: tuple[str, ...], said: str
+) -> None:
+    before = git(project, "worktree", "list")
+    done = call(project, *DISTILL, *options)
+    assert done.returncode == 2
+    assert said in done.stdout
+    assert git(project, "worktree", "list") == before
+
+
+def test_a_failed_stage_stops_what_needs_it_and_nothing_else(tmp_path: Path) -> None:
+    stages = LIGHT.replace("cp out/one out/${item.name}", "test ${item.name} != a && touch out/b")
+    project = make_project(tmp_path / "project", stages=stages)
+    log = distill(project, code=1)
+    assert "side@b: done" in log
+    assert "last: " not in log
+    assert "error: reproduce side@a" in log
+
+
+def test_results_go_to_the_remote_and_come_back_elsewhere(tmp_path: Path) -> None:
+    project = make_project(tmp_path / "project", stages=LIGHT)
+    call(project, "dvc", "remote", "add", "--force", "-d", "local", str(tmp_path / "remote"))
+    commit(project, "a remote")
+    branch = distill(project, "--push").split("on the branch ")[1].split(",")[0]
+    copy = tmp_path / "copy"
+    git(tmp_path, "clone", "-q", "--branch", branch, str(project), str(copy))
+    assert distill(copy).count("nothing to do") == 4
+    assert not (copy / "out/last").exists(), "the checkout stays as it is"
+
+
+def test_stages_after_the_data_run_only_if_the_data_changed(tmp_path: Path) -> None:
+    stages = LIGHT.replace("out/one", "data/shards").replace("mkdir -p out", "mkdir -p data out")
+    project = make_project(tmp_path / "project", stages=stages)
+    assert "last: done" in distill(project, "--only-if-data-changed")
+    assert "last" not in distill(project, "--only-if-data-changed")
+    (project / "words.txt").write_text("other words")
+    commit(project, "other words")
+    assert "last: done" in distill(project, "--only-if-data-changed")
+
+
+def test_one_run_waits_for_another_and_a_killed_one_leaves_nothing(tmp_path: Path) -> None:
+    project = make_project(tmp_path / "project", stages=WAITING)
+    go, began = tmp_path / "go", tmp_path / "began"
+    script = f"echo $$ >> {began}\nuntil test -e {go}; do sleep 0.05; done\ntouch out\n"
+    (project / "wait.sh").write_text(script)
+    commit(project, "wait")
+
+    def start(name: str) -> tuple[subprocess.Popen[bytes], Path]:
+        out = tmp_path / name
+        with out.open("wb") as file:
+            return subprocess.Popen(DISTILL, cwd=project, stdout=file), out
+
+    first, first_out = start("first")
+    second = third = first
+    try:
+        until(began.exists, first_out.read_text)
+        second, second_out = start("second")
+        until(lambda: "waiting for its end" in second_out.read_text(), second_out.read_text)
+        first.send_signal(signal.SIGKILL)
+        until(lambda: len(began.read_text().split()) == 2, second_out.read_text, seconds=15)
+        dead = int(began.read_text().split()[0])
+        assert not Path(f"/proc/{dead}").exists(), "the first one's stage ended before"
+        third, third_out = start("third")
+        until(lambda: "waiting for its end" in third_out.read_text(), third_out.read_text)
+        second.send_signal(signal.SIGTERM)
+        assert second.wait(15) != 0
+        go.touch()
+        assert third.wait(60) == 0, third_out.read_text()
+    finally:
+        for process in (first, second, third):
+            process.kill()
+            process.wait()

@@ -1,0 +1,81 @@
+"""The flow on a real Prefect server, with a real worker, DVC and training."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Iterator
+
+import pytest
+from projects import git
+from serving import Served, locks, serve, until
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    with serve(tmp_path_factory.mktemp("served") / "project") as started:
+        yield started
+
+
+LONG = {"training.epochs": 4000}
+
+
+def test_a_deployment_runs_to_its_end(served: Served) -> None:
+    done = served.call("prefect", "deployment", "run", "distill-pipeline/local", "--watch")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Completed" in done.stdout
+    (run,) = served.runs()
+    tasks = served.tasks(run.id)
+    assert set(tasks) == {"pull", "shards", "side@one", "side@two", "student-alone", "report"}
+    needs = {getattr(one, "id", None) for one in tasks["report"].task_inputs["wait_for"]}
+    assert {tasks[name].id for name in ("student-alone", "side@one", "side@two")} <= needs
+    log = served.log(run.id)
+    assert "Running stage 'student-alone'" in log
+    assert "student-alone  epoch 2/2" in log
+    artifacts = served.artifacts(run.id)
+    rows = {
+        row["measure"]: row["value"] for row in json.loads(str(artifacts["student-alone"].data))
+    }
+    assert rows["outcome"] == "done"
+    assert rows["seconds"] > 0
+    assert rows["images/s"] > 0
+    assert rows["epochs"] == 2
+    assert artifacts["progress-student-alone"].data == 100
+    assert "| cnn | 91.67 (82.67–96.67) |" in str(artifacts["result-matrix"].data)
+    assert git(served.project, "status", "--porcelain") == ""
+    assert git(served.project, "branch", "--list", "distill/*")
+
+
+def test_a_finished_run_has_nothing_to_do_and_says_so(served: Served) -> None:
+    run = served.submit()
+    served.ended(run, "Completed", "Failed", "Crashed")
+    assert served.message(run).startswith("No stage had anything to do.")
+
+
+def test_what_no_retry_heals_is_not_tried_again(served: Served) -> None:
+    run = served.submit(overrides={"training.lr": 1e30, "training.clip_norm": 0})
+    assert served.ended(run, "Completed", "Failed").state_name == "Failed"
+    tasks = served.tasks(run)
+    assert tasks["student-alone"].run_count == 1
+    assert "TrainingError" in served.message(run)
+    assert tasks["side@one"].state_name == "Completed", "it does not need what failed"
+    assert tasks["report"].state_name == "NotReady"
+
+
+def test_a_killed_training_is_tried_again_and_a_cancelled_one_ends(served: Served) -> None:
+    run = served.submit(overrides=LONG)
+    until(lambda: served.progress(run, "student-alone") > 0, lambda: served.log(run))
+    (training,) = served.training()
+    os.kill(training.pid, signal.SIGKILL)
+    until(lambda: "goes on from epoch" in served.log(run), lambda: served.log(run))
+    assert served.tasks(run)["student-alone"].run_count == 2
+    again = served.training()
+    assert again
+    served.cancel(run)
+    until(lambda: not served.training(), lambda: served.log(run), seconds=15)
+    assert served.ended(run, "Cancelled", "Failed", "Crashed").state_name == "Cancelled"
+    for worktree in (served.project / ".worktrees").glob("*/.dvc"):
+        assert locks(worktree.parent) == {}

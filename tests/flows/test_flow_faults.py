@@ -1,0 +1,92 @@
+"""What dies while the flow is at work, and many runs at once. Minutes: not run by default."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from uuid import UUID
+
+import psutil
+import pytest
+from serving import Served, locks, serve, until
+
+pytestmark = [pytest.mark.slow, pytest.mark.long]
+
+SOME_TIME = {"training.epochs": 400}
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    with serve(tmp_path_factory.mktemp("faults") / "project") as started:
+        yield started
+
+
+def kill(served: Served, name: str) -> psutil.Process:
+    process = served.service(name)
+    process.kill()
+    process.wait()
+    return process
+
+
+def start_again(served: Served) -> None:
+    done = served.call(sys.executable, "-m", "flows.server", "start")
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def training(served: Served, seed: int) -> UUID:
+    """A run that has come to its training."""
+    run = served.submit(overrides={**SOME_TIME, "seed": seed})
+    until(lambda: served.progress(run, "student-alone") > 0, lambda: served.log(run))
+    return run
+
+
+def test_a_killed_run_is_run_again_from_where_it_was(served: Served) -> None:
+    run = training(served, seed=1)
+    (process,) = served.training()
+    engine = next(one for one in process.parents() if "prefect.engine" in one.cmdline())
+    engine.send_signal(signal.SIGKILL)
+    until(lambda: not process.is_running(), lambda: "the training outlived its run", seconds=15)
+    served.ended(run, "Completed")
+    assert "goes on from epoch" in served.log(run)
+    assert served.run(run).run_count == 2
+
+
+def test_a_killed_worker_loses_no_run(served: Served) -> None:
+    run = training(served, seed=2)
+    kill(served, "worker")
+    start_again(served)
+    served.ended(run, "Completed")
+
+
+def test_a_worker_killed_with_its_runs_is_found_out(served: Served) -> None:
+    run = training(served, seed=3)
+    started = served.service("worker").children(recursive=True)
+    kill(served, "worker")
+    for process in started:
+        if "prefect.engine" in process.cmdline():
+            os.kill(process.pid, signal.SIGKILL)
+    start_again(served)
+    until(lambda: served.run(run).state_name != "Running", lambda: served.log(run), seconds=180)
+    served.ended(run, "Completed")
+    assert "goes on from epoch" in served.log(run)
+
+
+def test_a_killed_server_loses_no_run(served: Served) -> None:
+    run = training(served, seed=4)
+    kill(served, "server")
+    assert served.training(), "the training goes on without the server"
+    start_again(served)
+    served.ended(run, "Completed")
+
+
+def test_ten_runs_at_once_do_the_work_once(served: Served) -> None:
+    asked = {"overrides": {"seed": 5}, "cluster": None}
+    runs = [served.submit("cluster", push=False, **asked) for _ in range(10)]
+    until(lambda: all(served.run(run).state_name == "Completed" for run in runs), str, 400)
+    did = [run for run in runs if served.message(run).startswith("Did ")]
+    assert len(did) == 1
+    for worktree in (served.project / ".worktrees").glob("*/.dvc"):
+        assert locks(Path(worktree).parent) == {}
