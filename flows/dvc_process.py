@@ -19,6 +19,8 @@ from pathlib import Path
 from queue import SimpleQueue
 
 import psutil
+from botocore.exceptions import BotoCoreError, HTTPClientError
+from botocore.exceptions import ConnectionError as S3ConnectionError
 from dvc.exceptions import CheckoutError, DvcException, FileTransferError, ReproductionError
 from dvc.lock import LockError
 from dvc.repo import Repo
@@ -80,12 +82,12 @@ def transfer(direction: str, remote: str | None = None) -> Outcome:
                 return Outcome(changed=bool(repo.push(remote=remote)))
             stats = repo.pull(remote=remote, allow_missing=True)["stats"]
             return Outcome(changed=any(stats.values()))
-    except (DvcException, OSError) as error:
+    except (DvcException, OSError, BotoCoreError) as error:
         return _failed(error)
 
 
 def _failed(error: BaseException) -> Outcome:
-    if isinstance(error, LockError | FileTransferError):
+    if isinstance(error, LockError | FileTransferError | S3ConnectionError | HTTPClientError):
         error = TransientError(str(error))
     elif isinstance(error, CheckoutError):
         error = DataError(str(error))
