@@ -1,47 +1,51 @@
-"""python -m flows.dvc_process FOLDER OUTCOME reproduce STAGE | pull [REMOTE] | push [REMOTE].
+"""python -m flows.dvc_process FOLDER: does what DVC is asked for in a project, in a process apart.
 
-One thing that DVC is asked for, in a process of its own, which ends with all that it started when
-its standard input is closed. It writes how it went, errors by type, into the file OUTCOME.
+A request is a line of standard input, a JSON list: reproduce STAGE, pull [REMOTE], push [REMOTE].
+What is said goes to standard output, and at last how it went, errors by type. When its standard
+input is closed the process ends, with all that it started.
 """
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import sys
 import tempfile
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
+from queue import SimpleQueue
 
 import psutil
+from botocore.exceptions import BotoCoreError, HTTPClientError
+from botocore.exceptions import ConnectionError as S3ConnectionError
 from dvc.exceptions import CheckoutError, DvcException, FileTransferError, ReproductionError
 from dvc.lock import LockError
 from dvc.repo import Repo
 from dvc.stage.exceptions import StageCmdFailedError
 
-from flows.processes import Outcome
+from flows.processes import OUTCOME, Outcome
 from pipeline.errors import DataError, TransientError, UsageError
 from pipeline.failure import FAILURE_FILE, Failure, failure_of
-from pipeline.files import write_whole
 
 POLITE = 6.0
 """Seconds that a stage's command has to end by itself, before all of it is killed."""
 
 
 def main() -> None:
-    """Does it, and exits with 0 or 1."""
-    folder, told, what, *rest = sys.argv[1:]
-    logging.getLogger("dvc").setLevel(logging.INFO)
-    if what == "pull":
-        # It warns of every output that no stage has made yet.
-        logging.getLogger("dvc_data").setLevel(logging.ERROR)
-    threading.Thread(target=_end_when_told, daemon=True).start()
+    """Serves requests, one after another."""
     # DVC takes a stage's name relative to where it is called.
-    os.chdir(folder)
-    outcome = reproduce(rest[0]) if what == "reproduce" else transfer(what, *rest)
-    write_whole(Path(told), outcome.model_dump_json())
-    raise SystemExit(1 if outcome.failure else 0)
+    os.chdir(sys.argv[1])
+    logging.getLogger("dvc").setLevel(logging.INFO)
+    requests: SimpleQueue[list[str] | None] = SimpleQueue()
+    threading.Thread(target=_receive, args=(requests,), daemon=True).start()
+    while (request := requests.get()) is not None:
+        what, *rest = request
+        outcome = reproduce(*rest) if what == "reproduce" else transfer(what, *rest)
+        sys.stdout.write(f"{OUTCOME}{outcome.model_dump_json()}\n")
+        sys.stdout.flush()
 
 
 def reproduce(stage: str) -> Outcome:
@@ -70,18 +74,20 @@ def transfer(direction: str, remote: str | None = None) -> Outcome:
 
     What the remote does not have is not pulled, and made by its stage.
     """
+    # A pull warns of every output that no stage has made yet.
+    logging.getLogger("dvc_data").setLevel(logging.ERROR)
     try:
         with Repo(_wait_for_lock=True) as repo:
             if direction == "push":
                 return Outcome(changed=bool(repo.push(remote=remote)))
             stats = repo.pull(remote=remote, allow_missing=True)["stats"]
             return Outcome(changed=any(stats.values()))
-    except (DvcException, OSError) as error:
+    except (DvcException, OSError, BotoCoreError) as error:
         return _failed(error)
 
 
 def _failed(error: BaseException) -> Outcome:
-    if isinstance(error, LockError | FileTransferError):
+    if isinstance(error, LockError | FileTransferError | S3ConnectionError | HTTPClientError):
         error = TransientError(str(error))
     elif isinstance(error, CheckoutError):
         error = DataError(str(error))
@@ -90,11 +96,20 @@ def _failed(error: BaseException) -> Outcome:
     return Outcome(failure=failure_of(error))
 
 
-def _end_when_told() -> None:
-    """Waits for the end of standard input, then ends what this process started, then itself."""
-    # The unbuffered call: an interpreter that ends would wait for a buffer's lock.
-    while os.read(0, 1):
-        pass
+def _receive(requests: SimpleQueue[list[str] | None]) -> None:
+    """Takes requests up to the end of standard input, then ends all that this process started."""
+    # The unbuffered file: an interpreter that ends would wait for a buffer's lock.
+    with open(0, "rb", buffering=0, closefd=False) as lines:
+        for line in lines:
+            requests.put(json.loads(line))
+    _end_children()
+    requests.put(None)
+    # DVC now gives back its locks; if it hangs in a transfer it is not waited for.
+    time.sleep(POLITE / 3)
+    os._exit(1)
+
+
+def _end_children() -> None:
     this = psutil.Process()
     started = this.children(recursive=True)
     for process in this.children():
@@ -103,14 +118,9 @@ def _end_when_told() -> None:
     left = {*started, *this.children(recursive=True)}
     for process in left:
         # Ray's processes end by themselves when their driver has, and some do it just now.
-        try:
+        with suppress(psutil.NoSuchProcess):
             process.kill()
-        except psutil.NoSuchProcess:
-            continue
     psutil.wait_procs(left, timeout=POLITE / 2)
-    # DVC now takes back its locks; if it hangs in a transfer it is not waited for.
-    time.sleep(POLITE / 3)
-    os._exit(1)
 
 
 if __name__ == "__main__":

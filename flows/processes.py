@@ -1,12 +1,12 @@
-"""The processes that do a run's work: one for each thing that DVC is asked for."""
+"""The processes that do a run's work: as many as things that DVC is asked for at once."""
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -21,6 +21,10 @@ from pipeline.failure import Failure
 TOP: Final = Path(__file__).parents[1]
 GRACE: Final = 12.0
 """Seconds that a process has to end all it started, before it is killed."""
+
+
+OUTCOME: Final = "\x1eoutcome "
+"""What comes before how it went; nobody else says this character."""
 
 
 class Outcome(BaseModel):
@@ -68,7 +72,8 @@ class Processes:
             "DO_NOT_TRACK": "1",
             **environment,
         }
-        self._running: set[subprocess.Popen[str]] = set()
+        self._all: list[subprocess.Popen[str]] = []
+        self._idle: list[subprocess.Popen[str]] = []
         self._guard = threading.Lock()
         self._stopped = False
 
@@ -97,49 +102,45 @@ class Processes:
         """Ends all processes and what they started; it takes ``GRACE`` seconds at most."""
         with self._guard:
             self._stopped = True
-            running = list(self._running)
-        for process in running:
+            alive = [process for process in self._all if process.poll() is None]
+        for process in alive:
             assert process.stdin is not None
             process.stdin.close()
-        for process in running:
+        for process in alive:
             try:
                 process.wait(GRACE)
             except subprocess.TimeoutExpired:
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
 
-    def _run(self, arguments: list[str], say: Callable[[str], None]) -> bool:
-        with tempfile.TemporaryDirectory(prefix="distill-") as folder:
-            told = Path(folder) / "outcome.json"
-            process = self._start([str(self._folder), str(told), *arguments])
-            try:
-                assert process.stdout is not None
-                for line in process.stdout:
-                    say(line.rstrip("\n"))
-                process.wait()
-            finally:
-                with self._guard:
-                    self._running.discard(process)
-            if self._stopped:
-                raise StoppedError(f"{' '.join(arguments)} was stopped")
-            if not told.exists():
-                raise TransientError(f"{' '.join(arguments)} died with {process.returncode}")
-            outcome = Outcome.model_validate_json(told.read_text())
-        if outcome.failure is not None:
-            kind = getattr(errors, outcome.failure.error, None)
-            transient = isinstance(kind, type) and issubclass(kind, TransientError)
-            name = "" if transient else f"{outcome.failure.error}: "
-            raise (TransientError if transient else StageError)(
-                f"{' '.join(arguments)}: {name}{outcome.failure.message}"
-            )
-        return outcome.changed
+    def _run(self, request: list[str], say: Callable[[str], None]) -> bool:
+        process = self._take()
+        asked = " ".join(request)
+        outcome = _ask(process, request, say)
+        if self._stopped:
+            raise StoppedError(f"{asked} was stopped")
+        if outcome is None:
+            raise TransientError(f"{asked}: its process died with {process.wait()}")
+        with self._guard:
+            self._idle.append(process)
+        if outcome.failure is None:
+            return outcome.changed
+        kind = getattr(errors, outcome.failure.error, None)
+        if isinstance(kind, type) and issubclass(kind, TransientError):
+            raise TransientError(f"{asked}: {outcome.failure.message}")
+        raise StageError(f"{asked}: {outcome.failure.error}: {outcome.failure.message}")
 
-    def _start(self, arguments: list[str]) -> subprocess.Popen[str]:
+    def _take(self) -> subprocess.Popen[str]:
+        """A process that has nothing to do; to start one for every stage would take longer."""
         with self._guard:
             if self._stopped:
                 raise StoppedError("the run was stopped")
+            while self._idle:
+                process = self._idle.pop()
+                if process.poll() is None:
+                    return process
             process = subprocess.Popen(
-                [sys.executable, "-m", "flows.dvc_process", *arguments],
+                [sys.executable, "-m", "flows.dvc_process", str(self._folder)],
                 cwd=TOP,
                 env=self._environment,
                 stdin=subprocess.PIPE,
@@ -150,5 +151,26 @@ class Processes:
                 start_new_session=True,
                 pass_fds=[self._lock],
             )
-            self._running.add(process)
+            self._all.append(process)
             return process
+
+
+def _ask(
+    process: subprocess.Popen[str], request: list[str], say: Callable[[str], None]
+) -> Outcome | None:
+    """How it went; None where the process died over it."""
+    assert process.stdin is not None
+    assert process.stdout is not None
+    try:
+        process.stdin.write(json.dumps(request) + "\n")
+        process.stdin.flush()
+    except BrokenPipeError:
+        return None
+    for line in process.stdout:
+        # A command's last line may lack its end.
+        said, mark, told = line.rstrip("\n").partition(OUTCOME)
+        if said or not mark:
+            say(said)
+        if mark:
+            return Outcome.model_validate_json(told)
+    return None
