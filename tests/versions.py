@@ -37,6 +37,9 @@ def environment(credentials: Credentials, **more: str) -> dict[str, str]:
         **own,
         **credentials.environment(),
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        # `make run` finds this checkout's code, and starts no Ray for stages that only copy.
+        "PYTHONPATH": str(ROOT),
+        "DISTILL_WORKERS": "0",
         "DVC_NO_ANALYTICS": "1",
         "GIT_AUTHOR_NAME": "test",
         "GIT_AUTHOR_EMAIL": "test@example.org",
