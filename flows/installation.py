@@ -27,6 +27,8 @@ HEARTBEAT: Final = 30
 """Seconds between two signs of life of a run; Prefect takes no fewer."""
 SILENCE: Final = 90
 """Seconds without one after which a run is taken for lost."""
+PAUSE: Final = 15
+"""Seconds from a crash to the next start."""
 
 _RUN = {"prefect.resource.id": "prefect.flow-run.*"}
 _OURS = {"prefect.resource.role": "flow", "prefect.resource.name": distill_pipeline.name}
@@ -47,17 +49,20 @@ LOST: Final = AutomationCore(
     ),
     actions=[ChangeFlowRunState(state=StateType.CRASHED, message="No sign of life any more")],
 )
+# It waits, since a worker reports a crash twice within seconds, and the second report would undo
+# what came in between.
 AGAIN: Final = AutomationCore(
     name="run crashed runs of distill-pipeline again",
     description="A crashed run is put back into the queue, and goes on from where it was.",
     trigger=EventTrigger(
-        expect={"prefect.flow-run.Crashed"},
+        after={"prefect.flow-run.Crashed"},
+        expect={f"prefect.flow-run.{state}" for state in ("AwaitingRetry", "Running", "Cancelled")},
         match=_RUN,
         match_related=_OURS,
         for_each={"prefect.resource.id"},
-        posture=Posture.Reactive,
+        posture=Posture.Proactive,
         threshold=1,
-        within=timedelta(0),
+        within=timedelta(seconds=PAUSE),
     ),
     actions=[
         ChangeFlowRunState(

@@ -59,6 +59,7 @@ def test_a_killed_worker_loses_no_run(served: Served) -> None:
     kill(served, "worker")
     start_again(served)
     served.ended(run, "Completed")
+    assert "goes on from epoch" in served.log(run)
 
 
 def test_a_worker_killed_with_its_runs_is_found_out(served: Served) -> None:
