@@ -33,6 +33,7 @@ class Compute(BaseSettings):
         model_cache: the folder that fetched models are kept in.
         checkpoint_steps: steps between two checkpoints within an epoch; 0 keeps one an epoch.
         failures: how often a job goes on by itself after workers died.
+        gpu: whether a job on a cluster waits for as many GPUs as workers, and has them brought.
     """
 
     model_config = SettingsConfigDict(env_prefix="DISTILL_", extra="forbid", frozen=True)
@@ -48,6 +49,7 @@ class Compute(BaseSettings):
     model_cache: str = "~/.cache/script-distill/models"
     checkpoint_steps: Annotated[int, Field(ge=0)] = 0
     failures: Annotated[int, Field(ge=0)] = 3
+    gpu: bool = False
 
     @property
     def loader_processes(self) -> int:

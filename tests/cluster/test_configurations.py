@@ -1,0 +1,180 @@
+"""The configurations of clusters, as far as they can be checked without a provider."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import zipfile
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import kuberay
+import pytest
+import yaml
+from commands import ROOT
+from ray._private.runtime_env.packaging import create_package
+from ray.autoscaler._private.util import prepare_config, validate_config
+from typer.testing import CliRunner
+
+from pipeline.cli import app
+
+FOLDER = ROOT / "cluster"
+LAUNCHER = ("aws.yaml", "hosts.yaml")
+KUBERNETES = ("raycluster.yaml", "rayjob.yaml")
+SECRET = re.compile(r"AKIA|ASIA|secret_?access|password|BEGIN [A-Z ]*PRIVATE", re.IGNORECASE)
+
+
+def documents(name: str) -> list[dict[str, Any]]:
+    return [*yaml.safe_load_all((FOLDER / "kubernetes" / name).read_text())]
+
+
+def ray_cluster(name: str) -> dict[str, Any]:
+    spec: dict[str, Any] = documents(name)[-1]["spec"]
+    inner: dict[str, Any] = spec.get("rayClusterSpec", spec)
+    return inner
+
+
+def containers(name: str) -> list[dict[str, Any]]:
+    spec = ray_cluster(name)
+    groups = [spec["headGroupSpec"], *spec["workerGroupSpecs"]]
+    return [one for group in groups for one in group["template"]["spec"]["containers"]]
+
+
+@pytest.mark.parametrize("name", LAUNCHER)
+def test_rays_cluster_launcher_takes_the_configuration(name: str) -> None:
+    config = yaml.safe_load((FOLDER / name).read_text())
+    prepared = prepare_config(config)
+    validate_config(prepared)
+    assert "RAY_AUTH_MODE=token" in " ".join(config["docker"]["run_options"])
+    assert "~/.ray/auth_token" in config["file_mounts"]
+    start = " ".join(config["head_start_ray_commands"])
+    assert "--dashboard-host=127.0.0.1" in start
+
+
+@pytest.mark.filterwarnings("ignore")  # what Ray's commands import is full of them
+@pytest.mark.parametrize("name", LAUNCHER)
+def test_the_launchers_commands_are_commands_of_ray(name: str) -> None:
+    config = yaml.safe_load((FOLDER / name).read_text())
+    from ray.scripts.scripts import cli  # noqa: PLC0415
+
+    commands = config["head_start_ray_commands"] + config["worker_start_ray_commands"]
+    known = {option for one in cli.commands["start"].params for option in one.opts}
+    for command in commands:
+        program, verb, *options = shlex.split(command)
+        assert (program, verb in cli.commands) == ("ray", True)
+        assert {option.split("=")[0] for option in options} <= known
+
+
+def test_gpu_workers_on_aws_are_spot_first_and_come_on_demand_otherwise() -> None:
+    types = yaml.safe_load((FOLDER / "aws.yaml").read_text())["available_node_types"]
+    assert types["head"]["resources"] == {"CPU": 0}
+    spot, other = types["gpu-spot"], types["gpu-on-demand"]
+    assert spot["priority"] > other["priority"]
+    assert spot["node_config"].pop("InstanceMarketOptions") == {"MarketType": "spot"}
+    spot.pop("priority"), other.pop("priority")
+    assert spot == other, "the same node but for its price"
+    for kind in types.values():
+        assert kind["node_config"]["IamInstanceProfile"]["Name"]
+        assert kind["node_config"]["MetadataOptions"]["HttpTokens"] == "required"
+
+
+@pytest.mark.parametrize("name", KUBERNETES)
+def test_kuberay_knows_every_field(name: str) -> None:
+    schemas = {
+        "RayCluster": kuberay.CLUSTER,
+        "RayJob": kuberay.JOB,
+        "ServiceAccount": kuberay.ACCOUNT,
+    }
+    for document in documents(name):
+        jsonschema.validate(document, schemas[document["kind"]])
+    assert ray_cluster(name)["rayVersion"] == version("ray")
+
+
+@pytest.mark.parametrize("name", KUBERNETES)
+def test_on_kubernetes_nothing_is_open_and_nothing_runs_as_root(name: str) -> None:
+    spec = ray_cluster(name)
+    assert spec["authOptions"] == {"mode": "token"}
+    assert spec["headGroupSpec"]["serviceType"] == "ClusterIP"
+    for group in (spec["headGroupSpec"], *spec["workerGroupSpecs"]):
+        assert group["template"]["spec"]["securityContext"]["runAsNonRoot"]
+    workers = [one for one in containers(name) if "nvidia.com/gpu" in one["resources"]["limits"]]
+    assert [one["name"] for one in workers] == ["ray-worker"]
+    for container in containers(name):
+        # Ray counts what a pod may use; a limit above the request would promise what is not there.
+        assert container["resources"]["requests"] == container["resources"]["limits"]
+        assert container["envFrom"] == [
+            {"secretRef": {"name": "script-distill-s3", "optional": True}}
+        ]
+
+
+def test_both_ways_on_kubernetes_use_the_same_cluster() -> None:
+    assert ray_cluster("raycluster.yaml") == ray_cluster("rayjob.yaml")
+
+
+def test_the_ray_job_runs_a_command_of_ours_with_settings_of_ours() -> None:
+    spec = documents("rayjob.yaml")[-1]["spec"]
+    python, module, package, command, _ = shlex.split(spec["entrypoint"])
+    assert (python, module, package) == ("python", "-m", "pipeline")
+    assert CliRunner().invoke(app, [command, "--help"]).exit_code == 0
+    environment = yaml.safe_load(spec["runtimeEnvYAML"])["env_vars"]
+    from pipeline.compute import Compute  # noqa: PLC0415
+
+    known = {f"DISTILL_{name.upper()}" for name in Compute.model_fields}
+    assert set(environment) <= known
+    assert all(isinstance(value, str) for value in environment.values())
+
+
+def test_no_secret_stands_in_a_configuration() -> None:
+    for path in [*FOLDER.rglob("*.yaml"), FOLDER / "Dockerfile"]:
+        for line in path.read_text().splitlines():
+            found = SECRET.search(line.replace("--password-stdin", "").replace("-password", ""))
+            assert not found, f"{path}: {line}"
+
+
+def test_the_image_is_pinned_holds_the_lock_and_does_not_run_as_root() -> None:
+    text = (FOLDER / "Dockerfile").read_text()
+    lines = re.sub(r"\\\n", " ", re.sub(r"^ *#.*\n", "", text, flags=re.MULTILINE)).splitlines()
+    steps = [tuple(line.split(maxsplit=1)) for line in lines if line.strip()]
+    base = [rest for verb, rest in steps if verb == "FROM"]
+    assert len(base) == 1
+    assert re.fullmatch(r"python:3\.11\.\d+-slim-[a-z]+(@sha256:[0-9a-f]{64})?", base[0])
+    users = [rest for verb, rest in steps if verb == "USER"]
+    assert users == ["1000"]
+    assert f"--uid {users[0]}" in text
+    assert steps[-2:] == [("USER", "1000"), ("WORKDIR", "/home/distill")]
+    assert not {verb for verb, _ in steps} & {"ADD", "ARG"}
+    copied = [shlex.split(rest) for verb, rest in steps if verb == "COPY"]
+    assert copied == [["requirements.lock", "/opt/requirements.lock"]]
+    assert "pip install --no-cache-dir --no-deps --requirement /opt/requirements.lock" in text
+    settings = dict(
+        one.split("=", 1) for verb, rest in steps if verb == "ENV" for one in shlex.split(rest)
+    )
+    assert settings["RAY_AUTH_MODE"] == "token"
+    ignored = (ROOT / ".dockerignore").read_text().splitlines()
+    assert [line for line in ignored if not line.startswith("#")] == ["*", "!requirements.lock"]
+
+
+def test_a_job_by_hand_brings_code_and_no_data(tmp_path: Path) -> None:
+    project = tmp_path / "project"
+    wanted = {
+        *("pipeline/cli.py", "pipeline/reporting/templates/index.html.j2", "params.yaml"),
+        *("dvc.yaml", "dvc.lock", ".dvc/config"),
+    }
+    refused = {
+        *("data/shards/index.json", "models/teacher-ocr/model.safetensors", ".dvc/cache/files/x"),
+        *("tests/test_cli.py", "docs/data.md", "reports/index.html", ".dvc/config.local"),
+        *("pipeline/data/fontsource/node_modules/x/a.woff2", ".venv/bin/python", ".s3/env"),
+        *(".checkpoints/run/x", "exports/student-alone/model.onnx"),
+    }
+    for name in wanted | refused:
+        (project / name).parent.mkdir(parents=True, exist_ok=True)
+        (project / name).write_text("x")
+    for name in (".gitignore", ".rayignore"):
+        (project / name).write_text((ROOT / name).read_text())
+    create_package(str(project), tmp_path / "package.zip", include_gitignore=True)
+    with zipfile.ZipFile(tmp_path / "package.zip") as package:
+        brought = {name for name in package.namelist() if not name.endswith("/")}
+    assert wanted <= brought
+    assert not refused & brought
