@@ -10,12 +10,10 @@ import fcntl
 import json
 import logging
 import os
-import random
 import secrets
 import shlex
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -29,18 +27,15 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from cluster.ports import HOST, check_free, ports_for
 from pipeline.errors import DataError, StorageError
 from pipeline.files import write_whole
 
 log = logging.getLogger(__name__)
 
-HOST: Final = "127.0.0.1"
 BUCKET: Final = "script-distill"
 REGION: Final = "us-east-1"
 SERVICES: Final = ("s3", "master", "volume", "filer", "admin")
-_GRPC: Final = 10_000
-# Below the range that systems take clients' ports from, for the port and for its gRPC twin.
-_PORTS: Final = range(12_000, 22_000)
 _WAIT: Final = 60.0
 
 
@@ -188,7 +183,7 @@ class Server:
 
     def _configure(self) -> None:
         """Chooses ports and keys, and writes everything that is made of them."""
-        ports = _free_ports()
+        ports = ports_for(SERVICES)
         known = Credentials(
             endpoint=f"http://{HOST}:{ports['s3']}",
             access_key="LOCAL" + secrets.token_hex(8).upper(),
@@ -217,7 +212,7 @@ class Server:
 
     def _launch(self) -> None:
         ports = self._settings().ports
-        _check_free(ports)
+        check_free(ports)
         data = self.folder / "data"
         data.mkdir(exist_ok=True)
         opener = os.open(self.log_file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
@@ -315,33 +310,6 @@ def _make_bucket(client: Any, bucket: str) -> None:
             raise
         client.create_bucket(Bucket=bucket)
     client.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})
-
-
-def _free_ports() -> dict[str, int]:
-    """A port for each service whose gRPC twin is free too."""
-    candidates = random.SystemRandom().sample(_PORTS, len(_PORTS))
-    free = (port for port in candidates if _is_free(port) and _is_free(port + _GRPC))
-    return {service: next(free) for service in SERVICES}
-
-
-def _check_free(ports: dict[str, int]) -> None:
-    for port in ports.values():
-        for one in (port, port + _GRPC):
-            if not _is_free(one):
-                raise StorageError(
-                    f"port {one}, which the S3 server had before, is taken by another program: "
-                    "end that one first"
-                )
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((HOST, port))
-        except OSError:
-            return False
-    return True
 
 
 def _started(pid: int) -> str | None:

@@ -24,9 +24,9 @@ def run(command: list[str]) -> int:
     if os.environ.get("RAY_ADDRESS") or compute.load().workers == 0:
         return subprocess.call(command)
     # Takes most of a second to import, and is not always needed.
-    from pipeline.train import local_ray  # noqa: PLC0415
+    from pipeline.train import ray_cluster  # noqa: PLC0415
 
-    address = local_ray.start(show_workers=False)
+    address = ray_cluster.start(show_workers=False)
     process = subprocess.Popen(command, env={**os.environ, "RAY_ADDRESS": address})
 
     def pass_on(number: int, frame: FrameType | None) -> None:

@@ -69,7 +69,7 @@ def _described(function: Callable[P, R]) -> Callable[P, R]:
 def distill_pipeline(
     revision: Revision = "HEAD",
     teachers: Teachers = [],  # noqa: B006 - this signature is the form that people fill in
-    overrides: Overrides = {},  # noqa: B006
+    overrides: Overrides = {},  # noqa: B006 - as above
     pull: Pull = True,
     push: Push = False,
     remote: Remote = None,

@@ -144,6 +144,7 @@ def _free(port: int) -> int:
 
 def _healthy(url: str) -> bool:
     try:
+        # The address is this file's own, on loopback.
         with urllib.request.urlopen(f"{url}/health", timeout=5) as answer:  # noqa: S310
             return bool(answer.status == 200)
     except (urllib.error.URLError, TimeoutError, ConnectionError):

@@ -129,6 +129,7 @@ def _dvc_errors(origin: str, url: str = "") -> Iterator[None]:
         origin: what is fetched.
         url: of the remote; empty as long as the revision itself is looked for.
     """
+    # As slow to import as DVC's API above.
     from dvc.exceptions import DvcException  # noqa: PLC0415
     from dvc_data.index import DataIndexDirError  # noqa: PLC0415
 

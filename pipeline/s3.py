@@ -132,9 +132,13 @@ def _answered(error: ClientError, uri: str, where: str) -> DistillError:
 
 
 def endpoint() -> str:
-    """The S3 that is asked."""
-    found = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
-    return found or "the endpoint of the AWS profile"
+    """The S3 that is asked, for people to read."""
+    return endpoint_url() or "the endpoint of the AWS profile"
+
+
+def endpoint_url() -> str | None:
+    """The address of the S3 that is asked, where the environment names one."""
+    return os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
 
 
 def identity() -> str:

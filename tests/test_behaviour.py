@@ -80,16 +80,13 @@ def test_every_script_is_recognised_above_chance(
         assert wilson(hits, count).low > 100 / len(scripts), f"{script}: {hits} of {count}"
 
 
-# The grey level that is added to each image's deviation tells where little contrast is left.
-@pytest.mark.parametrize(
-    ("gain", "offset", "least"), [(0.6, 0, 0.97), (0.6, 90, 0.97), (0.3, 40, 0.95)]
-)
-def test_brightness_and_contrast_hardly_matter(
-    student: tuple[Ask, tuple[str, ...], Batch], gain: float, offset: float, least: float
+@pytest.mark.parametrize(("gain", "offset"), [(0.6, 0), (0.6, 90), (0.3, 40)])
+def test_brightness_and_contrast_do_not_matter(
+    student: tuple[Ask, tuple[str, ...], Batch], gain: float, offset: float
 ) -> None:
     ask, _, words = student
     images = words.images.float()
-    assert agreement(ask, images, gain * images + offset) > least
+    assert agreement(ask, images, gain * images + offset) > 0.97
 
 
 def test_light_words_on_dark_are_read_like_dark_ones_on_light(

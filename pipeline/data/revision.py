@@ -14,6 +14,7 @@ from typing import Any
 
 import webdataset
 
+from pipeline import s3
 from pipeline.data.shards import INDEX_FILE, Index, parse_index
 from pipeline.data.stream import register
 from pipeline.errors import DataError, UsageError
@@ -49,7 +50,7 @@ def locate(shards: Path, rev: str | None, remote: str, patience: float) -> Revis
     """
     listing = _address(shards, rev, remote)
     top, _, name = listing.rpartition("/files/md5/")
-    if not (listing.startswith("s3://") and top and name.endswith(".dir")):
+    if not (s3.is_uri(listing) and top and name.endswith(".dir")):
         raise UsageError(
             f"the DVC remote {remote} keeps {shards} at {listing}: stream from a remote in S3 that "
             "is not version_aware"

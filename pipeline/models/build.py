@@ -36,8 +36,8 @@ class ScriptClassifier(nn.Module):
             images: float (N, 1, H, W), grey values from 0 to 255.
         """
         centred = images - images.mean(dim=(2, 3), keepdim=True)
-        # One grey level keeps an image of one colour from being divided by zero.
-        deviation = centred.square().mean(dim=(2, 3), keepdim=True).sqrt() + 1
+        # An image of one colour is not divided by zero.
+        deviation = centred.square().mean(dim=(2, 3), keepdim=True).sqrt().clamp(min=1)
         standard = centred / deviation
         skewness = standard.pow(3).mean(dim=(2, 3), keepdim=True)
         logits: Tensor = self.network(torch.where(skewness > 0, -standard, standard))

@@ -18,8 +18,8 @@ from pipeline.params import Architecture, View
 WEIGHTS_FILE = "model.safetensors"
 ABOUT_FILE = "model.json"
 NORMALISATION = (
-    "each image by its own mean and standard deviation (plus one grey level), inverted if its "
-    "skewness is positive"
+    "each image by its own mean and standard deviation (of one grey level at least), inverted if "
+    "its skewness is positive"
 )
 
 
@@ -112,7 +112,7 @@ def load_model(folder: Path) -> tuple[ScriptClassifier, ModelInfo]:
         model.load_state_dict(load_file(path))
     except (OSError, SafetensorError, RuntimeError) as error:
         raise DataError(f"{path} cannot be loaded: {error}; train the run again") from error
-    if info.weights_sha256 not in {None, sha256(path)}:
+    if info.weights_sha256 != sha256(path):
         raise DataError(
             f"{path} is not the file that {ABOUT_FILE} beside it describes: it is damaged, or of "
             "another training; copy both files again, or train the run again"

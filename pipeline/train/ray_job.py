@@ -20,7 +20,7 @@ from ray.train.v2.api.config import LoggingConfig
 
 from pipeline.compute import Compute, cores
 from pipeline.errors import DistillError, TrainingError, TransientError, UsageError
-from pipeline.train import local_ray
+from pipeline.train import ray_cluster
 from pipeline.train.checkpoint import Checkpoint
 from pipeline.train.device import Worker
 from pipeline.train.history import EpochRow, Trained
@@ -73,7 +73,7 @@ def train_on_ray(job: Job, name: str, compute: Compute) -> Trained:
         TransientError: workers died more often than ``compute.failures`` allows.
         TrainingError: a worker raised anything else.
     """
-    local_ray.connect()
+    ray_cluster.connect()
     there = ray.cluster_resources()
     gpu = there.get("GPU", 0) > 0
     kind = "GPU" if gpu else "CPU"

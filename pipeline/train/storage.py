@@ -6,16 +6,16 @@ import os
 from pathlib import Path
 from urllib.parse import quote
 
+from pipeline import s3
 from pipeline.files import remove_folder
 
 
 def for_ray(storage: str) -> str:
     """The storage as Ray takes it: pyarrow must be told what boto3 reads from the environment."""
-    if not storage.startswith("s3://") or "?" in storage:
+    if not s3.is_uri(storage) or "?" in storage:
         return storage
     settings = {
-        "endpoint_override": os.environ.get("AWS_ENDPOINT_URL_S3")
-        or os.environ.get("AWS_ENDPOINT_URL"),
+        "endpoint_override": s3.endpoint_url(),
         "region": os.environ.get("AWS_DEFAULT_REGION"),
     }
     query = "&".join(f"{name}={quote(value, safe='')}" for name, value in settings.items() if value)

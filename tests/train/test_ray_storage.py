@@ -15,8 +15,7 @@ from commands import run, start, wait_until
 from cluster.seaweedfs import Credentials, Server
 from pipeline.models.folder import WEIGHTS_FILE
 
-# Two starts of Ray and a bucket in between: two minutes on two idle cores, more on busy ones.
-pytestmark = [pytest.mark.slow, pytest.mark.long]
+pytestmark = pytest.mark.slow
 
 SETTINGS = params(training={"epochs": 4, "batch_size": 8, "lr": 0.01, "precision": "fp32"})
 PREFIX = "checkpoints"
