@@ -130,7 +130,9 @@ class Server:
         return int(number) if _started(int(number)) == started else None
 
     def start(self) -> None:
-        """Starts the server and waits until a put succeeds; one that runs already is left alone.
+        """Starts the server and waits until it keeps what it is given.
+
+        One that runs already is left alone.
 
         Raises:
             DataError: its settings are damaged.
@@ -244,17 +246,20 @@ class Server:
         write_whole(self.folder / "pid", f"{pid} {_started(pid)}", mode=0o600)
 
     def _wait_until_ready(self) -> None:
-        """Makes the bucket, versioned, and puts an object: a listing succeeds too early."""
+        """Makes the bucket, versioned, and writes and reads an object.
+
+        A listing succeeds too early, and so does an empty object: no volume is needed for it.
+        """
         client, bucket = self.client(), self.credentials.bucket
         deadline = time.monotonic() + _WAIT
         with closing(client):
             while True:
                 try:
                     _make_bucket(client, bucket)
-                    version = client.put_object(Bucket=bucket, Key=".ready", Body=b"")
-                    client.delete_object(
-                        Bucket=bucket, Key=".ready", VersionId=version["VersionId"]
-                    )
+                    version = client.put_object(Bucket=bucket, Key=".ready", Body=b"ready")
+                    ready = {"Bucket": bucket, "Key": ".ready", "VersionId": version["VersionId"]}
+                    client.get_object(**ready)["Body"].read()
+                    client.delete_object(**ready)
                     return
                 except (BotoCoreError, ClientError, KeyError) as error:
                     if self.pid is None:

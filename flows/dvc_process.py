@@ -40,12 +40,17 @@ def main() -> None:
     os.chdir(sys.argv[1])
     logging.getLogger("dvc").setLevel(logging.INFO)
     requests: SimpleQueue[list[str] | None] = SimpleQueue()
-    threading.Thread(target=_receive, args=(requests,), daemon=True).start()
-    while (request := requests.get()) is not None:
-        what, *rest = request
-        outcome = reproduce(*rest) if what == "reproduce" else transfer(what, *rest)
-        sys.stdout.write(f"{OUTCOME}{outcome.model_dump_json()}\n")
-        sys.stdout.flush()
+    receiver = threading.Thread(target=_receive, args=(requests,), daemon=True)
+    receiver.start()
+    try:
+        while (request := requests.get()) is not None:
+            what, *rest = request
+            outcome = reproduce(*rest) if what == "reproduce" else transfer(what, *rest)
+            sys.stdout.write(f"{OUTCOME}{outcome.model_dump_json()}\n")
+            sys.stdout.flush()
+    except BrokenPipeError:
+        # Whoever asked is gone. To end now would leave alive what the receiver is just ending.
+        receiver.join()
 
 
 def reproduce(stage: str) -> Outcome:

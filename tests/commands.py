@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
 from tiny import tiny_params, tiny_shards
 
 ROOT = Path(__file__).parents[1]
@@ -91,3 +92,11 @@ def descendants(pid: int) -> dict[int, str]:
             found[number] = command.replace(b"\0", b" ").decode()
             found |= descendants(number)
     return found
+
+
+def runs(pid: int) -> bool:
+    """Whether a process runs: one that ended, and that nobody has asked how, does not."""
+    try:
+        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False

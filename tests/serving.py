@@ -110,7 +110,8 @@ class Served:
         return [
             process
             for process in psutil.process_iter(["cmdline", "cwd"])
-            if "pipeline train" in " ".join(process.info["cmdline"] or [])
+            # Not the shell that DVC starts it with, which some shells leave waiting for it.
+            if (process.info["cmdline"] or [])[1:4] == ["-m", "pipeline", "train"]
             and str(process.info["cwd"]).startswith(str(self.project))
         ]
 

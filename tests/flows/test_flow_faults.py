@@ -11,6 +11,7 @@ from uuid import UUID
 
 import psutil
 import pytest
+from commands import runs
 from serving import Served, locks, serve, until
 
 pytestmark = [pytest.mark.slow, pytest.mark.long]
@@ -48,7 +49,7 @@ def test_a_killed_run_is_run_again_from_where_it_was(served: Served) -> None:
     (process,) = served.training()
     engine = next(one for one in process.parents() if "prefect.engine" in one.cmdline())
     engine.send_signal(signal.SIGKILL)
-    until(lambda: not process.is_running(), lambda: "the training outlived its run", seconds=15)
+    until(lambda: not runs(process.pid), lambda: "the training outlived its run", seconds=15)
     served.ended(run, "Completed")
     assert "goes on from epoch" in served.log(run)
     assert served.run(run).run_count == 2
