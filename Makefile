@@ -1,4 +1,4 @@
-# make run    set up, then the main job: dvc repro on the embedded default
+# make run    set up, then the main job: all of DVC's stages, on the embedded default
 # make test   set up, then the tests
 # make prefect   set up, then a Prefect server and a worker on this machine; see docs/flows.md
 # Everything is installed into .venv and pipeline/data/fontsource/node_modules, nothing elsewhere.
@@ -32,7 +32,7 @@ $(FONTS)/node_modules/.installed: $(FONTS)/package-lock.json
 # A profile is a list of parameters that differ from params.yaml, see profiles/.
 run: setup
 ifeq ($(PROFILE),)
-	if dvc status --quiet; then dvc repro; else python -m cluster.session dvc repro; fi
+	if dvc status --quiet; then dvc repro; else python -m cluster.session python -m flows.repro; fi
 else ifeq ($(wildcard profiles/$(PROFILE).txt),)
 	@echo "there is no profiles/$(PROFILE).txt; there are: $(basename $(notdir $(wildcard profiles/*.txt)))" >&2; exit 2
 else

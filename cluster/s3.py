@@ -31,7 +31,7 @@ def main() -> None:
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     try:
         app()
-    except (DistillError, OSError) as error:
+    except (DistillError, OSError, BotoCoreError) as error:
         typer.secho(f"error: {error}", fg="red", bold=True, err=True)
         raise SystemExit(getattr(error, "exit_code", 1)) from error
 

@@ -145,8 +145,8 @@ class Server:
                 return
             if not (self.folder / "settings.json").exists():
                 self._configure()
-            self._launch()
             try:
+                self._launch()
                 self._wait_until_ready()
             except BaseException:
                 self.stop()
@@ -250,9 +250,9 @@ class Server:
 
         A listing succeeds too early, and so does an empty object: no volume is needed for it.
         """
-        client, bucket = self.client(), self.credentials.bucket
+        bucket = self.credentials.bucket
         deadline = time.monotonic() + _WAIT
-        with closing(client):
+        with closing(self.client()) as client:
             while True:
                 try:
                     _make_bucket(client, bucket)
@@ -283,6 +283,8 @@ class Server:
                     raise StorageError(f"the S3 server, process {pid}, does not end: kill it")
                 time.sleep(0.02)
         if self._process is not None:
+            # One whose number could not be written down is ended too.
+            self._process.send_signal(how)
             self._process.wait()
             self._process = None
         (self.folder / "pid").unlink(missing_ok=True)

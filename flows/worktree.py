@@ -104,9 +104,9 @@ def worktree(checkout: Path, request: Request, waiting: Callable[[], None]) -> I
     folder = checkout / WORKTREES / key
     locks = folder.parent / "locks"
     locks.mkdir(parents=True, exist_ok=True)
-    with _alone(locks / key, waiting) as lock:
+    with alone(locks / key, waiting) as lock:
         if not (_marker(folder).exists() and folder.exists()):
-            with _alone(locks / "making", lambda: None):
+            with alone(locks / "making", lambda: None):
                 _make(checkout, folder, commit)
             try:
                 _configure(checkout, folder)
@@ -121,8 +121,16 @@ def worktree(checkout: Path, request: Request, waiting: Callable[[], None]) -> I
 
 
 @contextmanager
-def _alone(file: Path, waiting: Callable[[], None]) -> Iterator[int]:
-    """Holds an exclusive lock, which the kernel gives back when its last holder ends."""
+def alone(file: Path, waiting: Callable[[], None]) -> Iterator[int]:
+    """Holds an exclusive lock, which the kernel gives back when its last holder ends.
+
+    Args:
+        file: is made where it is missing, and stays.
+        waiting: called where another holds it, before waiting for its end.
+
+    Returns:
+        A file descriptor: whoever has it open is a holder.
+    """
     lock = os.open(file, os.O_RDWR | os.O_CREAT, 0o644)
     try:
         try:

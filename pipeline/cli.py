@@ -241,11 +241,12 @@ def _model(run: str | None, model: str | None, rev: str | None) -> Path:
     """The model folder that is meant, fetched where it is not here."""
     from pipeline import fetch, s3
 
-    cache = Path(compute.load().model_cache).expanduser()
+    settings = compute.load()
+    cache = Path(settings.model_cache).expanduser()
     if run is not None and rev is not None:
         return fetch.model_of_revision(run, rev, cache)
     if model is not None and s3.is_uri(model):
-        return fetch.model_from_bucket(model, cache)
+        return fetch.model_from_bucket(model, cache, settings.patience)
     return Path(model) if model is not None else MODELS / str(run)
 
 

@@ -25,15 +25,15 @@ from pipeline.models.folder import ABOUT_FILE, WEIGHTS_FILE, load_model
 log = logging.getLogger(__name__)
 
 _FILES: Final = (ABOUT_FILE, WEIGHTS_FILE)
-_PATIENCE_SECONDS: Final = 30.0
 
 
-def model_from_bucket(uri: str, cache: Path) -> Path:
+def model_from_bucket(uri: str, cache: Path, patience: float) -> Path:
     """The model folder at ``s3://bucket/prefix``, fetched unless the cache has this version of it.
 
     Args:
         uri: of the folder.
         cache: the folder that fetched models are kept in.
+        patience: seconds that S3 may give nothing.
 
     Returns:
         A model folder below ``cache``.
@@ -45,7 +45,7 @@ def model_from_bucket(uri: str, cache: Path) -> Path:
     """
     bucket, prefix = s3.parse(uri)
     about, weights = (f"{prefix}/{name}".removeprefix("/") for name in (ABOUT_FILE, WEIGHTS_FILE))
-    with open_object(f"{s3.SCHEME}{bucket}/{about}", patience=_PATIENCE_SECONDS) as source:
+    with open_object(f"{s3.SCHEME}{bucket}/{about}", patience=patience) as source:
         described = source.read()
     try:
         version = s3.client().head_object(Bucket=bucket, Key=weights)["ETag"]
@@ -56,7 +56,7 @@ def model_from_bucket(uri: str, cache: Path) -> Path:
         with _kept(path, uri) as part:
             (part / ABOUT_FILE).write_bytes(described)
             with (
-                open_object(f"{s3.SCHEME}{bucket}/{weights}", patience=_PATIENCE_SECONDS) as source,
+                open_object(f"{s3.SCHEME}{bucket}/{weights}", patience=patience) as source,
                 (part / WEIGHTS_FILE).open("wb") as file,
             ):
                 shutil.copyfileobj(source, file)

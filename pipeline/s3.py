@@ -37,7 +37,9 @@ _KINDS: Final = {
     "no bucket": ("NoSuchBucket",),
     "no object": ("404", "NoSuchKey", "NoSuchVersion", "NotFound"),
     "elsewhere": ("301", "AuthorizationHeaderMalformed", "PermanentRedirect"),
+    "clock": ("RequestTimeTooSkewed",),
 }
+_PASSING: Final = {"SlowDown", "RequestTimeout", "TooManyRequests", "Throttling", "429"}
 _KIND_OF: Final = {code: kind for kind, codes in _KINDS.items() for code in codes}
 
 
@@ -46,6 +48,9 @@ def client(attempts: int = ATTEMPTS) -> Any:
 
     Args:
         attempts: how often a request is tried before its error is raised.
+
+    Raises:
+        UsageError: the environment names no such profile, or an endpoint that is no address.
     """
     config = Config(
         retries={"mode": "standard", "total_max_attempts": attempts},
@@ -53,7 +58,14 @@ def client(attempts: int = ATTEMPTS) -> Any:
         read_timeout=20,
         max_pool_connections=32,
     )
-    return boto3.session.Session().client("s3", config=config)
+    try:
+        return boto3.session.Session().client("s3", config=config)
+    except ValueError as error:
+        raise UsageError(
+            f"{error}: AWS_ENDPOINT_URL is no address, write http://HOST:PORT or https://HOST"
+        ) from error
+    except BotoCoreError as error:
+        raise UsageError(f"{error}: mend the AWS settings of the environment") from error
 
 
 def is_uri(text: str) -> bool:
@@ -122,13 +134,29 @@ def _answered(error: ClientError, uri: str, where: str) -> DistillError:
             found = UsageError(
                 f"bucket {bucket} is in another region ({code}): set AWS_DEFAULT_REGION to its own"
             )
-        case _:
-            status = error.response["ResponseMetadata"].get("HTTPStatusCode")
+        case "clock":
+            found = UsageError(f"{where} is refused ({code}): set this machine's clock")
+        case _ if is_passing(error):
             found = StorageError(
-                f"{where} failed with {status} {code}, after every retry: run the same command "
-                "again when the server is well"
+                f"{where} failed with {_status(error)} {code}, after every retry: run the same "
+                "command again when the server is well"
+            )
+        case _:
+            found = UsageError(
+                f"{where} answers {_status(error)} {code} to {error.operation_name}: the server "
+                "will not have it, another try is in vain"
             )
     return found
+
+
+def is_passing(error: ClientError) -> bool:
+    """Whether a refusal is one that another try may not meet."""
+    code = str(error.response.get("Error", {}).get("Code", ""))
+    return _status(error) >= 500 or code in _PASSING
+
+
+def _status(error: ClientError) -> int:
+    return int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
 
 
 def endpoint() -> str:

@@ -65,6 +65,9 @@ def without_data(project: Path, path: Path) -> Path:
     (path / ".dvc").mkdir(parents=True)
     for name in ("dvc.yaml", "dvc.lock", "params.yaml", ".dvc/config"):
         shutil.copy(project / name, path / name)
+    # Nothing may say that there is no git: a working folder's config comes from a git repository.
+    config = path / ".dvc/config"
+    config.write_text(config.read_text().replace("no_scm = True", ""))
     return path
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import socket
+from contextlib import closing
 from pathlib import Path
 
 import boto3
@@ -20,6 +22,7 @@ from pipeline.models.folder import load_model, read_info
 from pipeline.predict import predict
 
 FILES = ("model.json", "model.safetensors")
+PATIENCE = 10.0
 
 
 @pytest.fixture(autouse=True)
@@ -54,7 +57,7 @@ def upload(model: Path, bucket: str, prefix: str, files: tuple[str, ...] = FILES
 def test_a_model_in_a_bucket_answers_as_the_folder_does(uri: str, tmp_path: Path) -> None:
     word = tmp_path / "word.jpg"
     word.write_bytes(tiny_jpeg("Hindi", 1))
-    fetched = model_from_bucket(f"{uri}/", tmp_path / "cache")
+    fetched = model_from_bucket(f"{uri}/", tmp_path / "cache", PATIENCE)
     assert predict(fetched, [word]) == predict(tmp_path / "model", [word])
     done = run(tmp_path, "predict", "--model", uri, "word.jpg", "--json",
                model_cache=tmp_path / "cache")  # fmt: skip
@@ -68,14 +71,14 @@ def test_what_is_kept_is_not_fetched_again_and_a_new_version_is(
     uri: str, s3_environment: Credentials, tmp_path: Path
 ) -> None:
     cache = tmp_path / "cache"
-    fetched = model_from_bucket(uri, cache)
+    fetched = model_from_bucket(uri, cache, PATIENCE)
     time = (fetched / "model.safetensors").stat().st_mtime_ns
-    assert model_from_bucket(uri, cache) == fetched
+    assert model_from_bucket(uri, cache, PATIENCE) == fetched
     assert (fetched / "model.safetensors").stat().st_mtime_ns == time
     tiny_model(tmp_path / "newer", tiny_shards(tmp_path / "shards"), seed=3)
     prefix = uri.split("/", 3)[3]
     upload(tmp_path / "newer", s3_environment.bucket, prefix)
-    newer = model_from_bucket(uri, cache)
+    newer = model_from_bucket(uri, cache, PATIENCE)
     assert newer != fetched
     assert read_info(newer) == read_info(tmp_path / "newer")
     load_model(fetched)
@@ -88,15 +91,15 @@ def test_a_model_of_two_trainings_or_half_a_one_is_never_kept(
     tiny_model(tmp_path / "newer", tiny_shards(tmp_path / "shards"), seed=3)
     upload(tmp_path / "newer", s3_environment.bucket, prefix, ("model.safetensors",))
     with pytest.raises(DataError, match=r"no whole model, push it again.*not the file that"):
-        model_from_bucket(uri, cache)
+        model_from_bucket(uri, cache, PATIENCE)
     half = (tmp_path / "newer" / "model.safetensors").read_bytes()[:500]
     client = boto3.client("s3")
     client.put_object(Bucket=s3_environment.bucket, Key=f"{prefix}/{FILES[1]}", Body=half)
     with pytest.raises(DataError, match=r"no whole model.*cannot be loaded"):
-        model_from_bucket(uri, cache)
+        model_from_bucket(uri, cache, PATIENCE)
     client.delete_object(Bucket=s3_environment.bucket, Key=f"{prefix}/{FILES[1]}")
     with pytest.raises(DataError, match=r"there is no s3://.*/model\.safetensors"):
-        model_from_bucket(uri, cache)
+        model_from_bucket(uri, cache, PATIENCE)
     assert not [*cache.glob("**/*")]
 
 
@@ -105,23 +108,55 @@ def test_what_is_not_there_and_who_is_refused_is_said(
 ) -> None:
     cache, known = tmp_path / "cache", s3_environment
     with pytest.raises(DataError, match=r"there is no s3://.*/none/model\.json at http://127"):
-        model_from_bucket(f"s3://{known.bucket}/none", cache)
+        model_from_bucket(f"s3://{known.bucket}/none", cache, PATIENCE)
     with pytest.raises(DataError, match="there is no bucket not-made at http://127"):
-        model_from_bucket("s3://not-made/model", cache)
+        model_from_bucket("s3://not-made/model", cache, PATIENCE)
     with pytest.raises(UsageError, match="no address in S3"):
-        model_from_bucket("s3:///model", cache)
+        model_from_bucket("s3:///model", cache, PATIENCE)
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "another")
     stream.forget_clients()
     refused = rf"bucket {known.bucket}, access key \.\.\.{known.access_key[-4:]} from env"
     with pytest.raises(UsageError, match=refused) as said:
-        model_from_bucket(uri, cache)
+        model_from_bucket(uri, cache, PATIENCE)
     assert known.access_key not in str(said.value)
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
     stream.forget_clients()
     with pytest.raises(UsageError, match=r"no credentials.*source \.s3/env"):
-        model_from_bucket(uri, cache)
+        model_from_bucket(uri, cache, PATIENCE)
     assert not cache.exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("AWS_ENDPOINT_URL", "127.0.0.1:1", "Invalid endpoint.*write http://HOST:PORT"),
+        ("AWS_PROFILE", "nobody", r"profile \(nobody\).*mend the AWS settings"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused(
+    s3_environment: Credentials,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    value: str,
+    said: str,
+) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(UsageError, match=said):
+        model_from_bucket(f"s3://{s3_environment.bucket}/model", tmp_path, PATIENCE)
+
+
+def test_a_server_that_is_away_is_waited_for_as_long_as_asked(
+    s3_environment: Credentials, tmp_path: Path
+) -> None:
+    with closing(socket.create_server(("127.0.0.1", 0))) as free:
+        port = free.getsockname()[1]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{port}")
+        done = run(tmp_path, "predict", "--model", "s3://bucket/model", "word.jpg", patience=1)
+    assert done.returncode == 1
+    assert f"http://127.0.0.1:{port} gave nothing for 1 s, in " in " ".join(done.stderr.split())
 
 
 def test_models_of_two_revisions_come_through_dvc(

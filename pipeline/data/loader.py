@@ -17,7 +17,7 @@ from pipeline.data.augment import Augmenter
 from pipeline.data.plan import EpochPlan, Places, Planner
 from pipeline.data.shards import Index, Sample, ShardSource
 from pipeline.data.view import decode, fit
-from pipeline.errors import DataError
+from pipeline.errors import DistillError
 from pipeline.params import View
 
 Place = tuple[int, int, int]
@@ -54,7 +54,7 @@ class _Made(NamedTuple):
     keys: list[str]
 
 
-class ViewDataset(Dataset[_Made | DataError]):
+class ViewDataset(Dataset[_Made | DistillError]):
     """The views of one split. An element is asked for by (view, shard, place), a batch at a time.
 
     Args:
@@ -83,14 +83,14 @@ class ViewDataset(Dataset[_Made | DataError]):
         self._augmenter = None if seed is None else Augmenter(view.augment, seed)
         self._samples = lru_cache(maxsize=window + 1)(self._read)
 
-    def __getitems__(self, places: list[Place]) -> _Made | DataError:
+    def __getitems__(self, places: list[Place]) -> _Made | DistillError:
         """The batch of views at these places, or what is wrong with one of them.
 
         PyTorch would put the trace of a loader process into the message of an error it raises.
         """
         try:
             return self._batch(places)
-        except DataError as error:
+        except DistillError as error:
             return error
 
     def _batch(self, places: list[Place]) -> _Made:
@@ -205,7 +205,7 @@ class Loader:
         self._remembers = 0 < size <= MEMORY and world_size == 1
         self._memories: dict[int, _Memory] = {}
         self._places = _Places()
-        self._loader: DataLoader[_Made | DataError] = DataLoader(
+        self._loader: DataLoader[_Made | DistillError] = DataLoader(
             dataset,
             batch_sampler=self._places,
             collate_fn=_as_it_is,
@@ -221,7 +221,7 @@ class Loader:
         Loader processes begin with the call, not with the first batch that is asked for.
 
         Raises:
-            DataError: when the batch comes that holds what is missing or damaged.
+            DistillError: when the batch comes that holds what is missing, damaged or out of reach.
         """
         number = self.view.number(epoch)
         batches = self._cut(self.planner.shuffled(epoch), first_step)
@@ -259,8 +259,8 @@ class Loader:
         ahead = _ReadAhead(self._dataset, batches)
         ahead.reached(-1)
 
-        def finish(made: _Made | DataError, places: Places) -> Batch:
-            if isinstance(made, DataError):
+        def finish(made: _Made | DistillError, places: Places) -> Batch:
+            if isinstance(made, DistillError):
                 raise made
             ahead.used(places)
             rows = self._rows(places)

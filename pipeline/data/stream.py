@@ -40,7 +40,6 @@ _WATCHED_SECONDS: Final = 10.0
 _FIRST_WAIT, _LONGEST_WAIT = 0.1, 5.0
 _SAID_AFTER_SECONDS: Final = 5.0
 _BROKEN = (HTTPClientError, NoConnectionError, ResponseParserError, HTTPError, OSError)
-_BUSY: Final = {"SlowDown", "RequestTimeout", "TooManyRequests", "Throttling", "429"}
 _OUTDATED: Final = {
     *("ExpiredToken", "ExpiredTokenException", "InvalidAccessKeyId", "InvalidToken"),
     *("RequestExpired", "TokenRefreshRequired"),
@@ -173,13 +172,12 @@ class ObjectStream(io.RawIOBase):
 
     def _refused(self, error: ClientError, began: float) -> None:
         code = str(error.response.get("Error", {}).get("Code", ""))
-        status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
         if code in _OUTDATED and not self._renewed:
             log.warning("%s: %s; the credentials are read again", self._uri, code)
             self._renewed = True
             self._counts.add("retries")
             forget_clients()
-        elif status >= 500 or code in _BUSY:
+        elif s3.is_passing(error):
             self._wait(error, began)
         else:
             raise s3.explained(error, self._uri) from error
@@ -206,7 +204,8 @@ class ObjectStream(io.RawIOBase):
         return StorageError(
             f"{self._uri} at {s3.endpoint()} gave nothing for {self._patience:g} s, in "
             f"{self._failures} attempts ({error}): run the same command again when the server is "
-            "well, it goes on from the last checkpoint; DISTILL_PATIENCE says how long to wait"
+            "well, a training goes on from its last checkpoint; DISTILL_PATIENCE says how long it "
+            "is waited for"
         )
 
     def _drop(self) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from collections import deque
 from collections.abc import Iterable
 from pathlib import Path
@@ -104,15 +103,14 @@ class StreamedShards:
         if not self._cache_works:
             self.counts.add("uncached")
             return self._fetch(shard, self._streaming.patience)
-        began, content = time.monotonic(), None
+        content = None
         try:
             content = self._cached(shard)
             if content is None:
                 with self._cache.fetching(shard.sha256, self._streaming.patience):
                     content = self._cached(shard)
                     if content is None:
-                        waited = time.monotonic() - began
-                        content = self._fetch(shard, max(0.0, self._streaming.patience - waited))
+                        content = self._fetch(shard, self._streaming.patience)
                         self._cache.put(shard.sha256, content)
         except OSError as error:
             self._cache_works = False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import tempfile
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,14 @@ from ray.train.v2._internal.exceptions import UserExceptionWithTraceback
 from ray.train.v2._internal.execution.context import logger as report_log
 from ray.train.v2.api.config import LoggingConfig
 
-from pipeline.compute import Compute, cores
-from pipeline.errors import DistillError, TrainingError, TransientError, UsageError
+from pipeline.compute import Compute
+from pipeline.errors import (
+    DistillError,
+    StorageError,
+    TrainingError,
+    TransientError,
+    UsageError,
+)
 from pipeline.train import ray_cluster
 from pipeline.train.checkpoint import Checkpoint
 from pipeline.train.device import Worker
@@ -28,6 +35,9 @@ from pipeline.train.job import Job
 from pipeline.train.storage import for_ray
 
 log = logging.getLogger(__name__)
+
+PAUSE = 5.0
+"""Seconds before a job whose storage was away is started again."""
 
 
 class ReportKeeper:
@@ -71,6 +81,7 @@ def train_on_ray(job: Job, name: str, compute: Compute) -> Trained:
         UsageError: there are fewer processors than workers.
         DistillError: what a worker raised; it is not retried.
         TransientError: workers died more often than ``compute.failures`` allows.
+        StorageError: its storage was away for longer than ``compute.patience``.
         TrainingError: a worker raised anything else.
     """
     ray_cluster.connect()
@@ -82,13 +93,39 @@ def train_on_ray(job: Job, name: str, compute: Compute) -> Trained:
             f"DISTILL_WORKERS={compute.workers}, but Ray has {there.get(kind, 0):g} {kind}s: each "
             "worker needs one of its own"
         )
-    share = {} if gpu else {"CPU": cores() / compute.workers}
+    share = {} if gpu else {"CPU": compute.worker_threads}
+    scaling = ScalingConfig(
+        num_workers=compute.workers, use_gpu=gpu, resources_per_worker=share or None
+    )
+    last = _fit_patiently(job, name, compute, scaling)
+    history = [EpochRow(**row) for row in last.numbers["history"]]
+    numbers = last.numbers
+    return Trained(last.part("best"), history, numbers["best_epoch"], numbers["seconds"])
+
+
+def _fit_patiently(job: Job, name: str, compute: Compute, scaling: ScalingConfig) -> Checkpoint:
+    """The job's last checkpoint; a storage that is away is waited for.
+
+    Where Ray's controller cannot write down what it has, the job ends, and goes on by being started
+    again.
+    """
+    away_since: float | None = None
+    while True:
+        try:
+            return _fit(job, name, compute, scaling)
+        except StorageError as error:
+            away_since = away_since or time.monotonic()
+            if time.monotonic() - away_since > compute.patience:
+                raise
+            log.warning("%s; it is started again", error)
+            time.sleep(min(PAUSE, compute.patience))
+
+
+def _fit(job: Job, name: str, compute: Compute, scaling: ScalingConfig) -> Checkpoint:
     trainer = TorchTrainer(
         _work,
         train_loop_config={"job": job.model_dump_json()},
-        scaling_config=ScalingConfig(
-            num_workers=compute.workers, use_gpu=gpu, resources_per_worker=share or None
-        ),
+        scaling_config=scaling,
         run_config=RunConfig(
             name=name,
             storage_path=for_ray(compute.absolute_storage),
@@ -101,14 +138,16 @@ def train_on_ray(job: Job, name: str, compute: Compute) -> Trained:
     try:
         result = trainer.fit()
     except ray.train.TrainingFailedError as error:
-        raise _own(error) or _kind(error)(f"the Ray job failed: {error}") from error
+        raise _own(error) or _kind(error)(f"the Ray job {name} failed: {error}") from error
+    except OSError as error:
+        # Ray looks into its storage before it starts anything.
+        if not _is_of_storage(error):
+            raise
+        raise StorageError(f"{compute.storage} is out of reach: {error}") from error
     if result.checkpoint is None:
         raise TrainingError(f"the job {name} ended without a checkpoint; remove its storage, retry")
     with result.checkpoint.as_directory() as folder:
-        last = Checkpoint.load(Path(folder))
-    history = [EpochRow(**row) for row in last.numbers["history"]]
-    numbers = last.numbers
-    return Trained(last.part("best"), history, numbers["best_epoch"], numbers["seconds"])
+        return Checkpoint.load(Path(folder))
 
 
 def _work(config: dict[str, str]) -> None:
@@ -144,8 +183,16 @@ def _kind(error: ray.train.TrainingFailedError) -> type[DistillError]:
         *getattr(error, "worker_failures", {}).values(),
         getattr(error, "controller_failure", None),
     ]
-    raised = any(isinstance(one, (UserExceptionWithTraceback, RayTaskError)) for one in failures)
+    if any(map(_is_of_storage, failures)):
+        return StorageError
+    raised = any(isinstance(one, UserExceptionWithTraceback | RayTaskError) for one in failures)
     return TrainingError if raised else TransientError
+
+
+def _is_of_storage(failure: Any) -> bool:
+    """Whether S3 failed under a checkpoint: pyarrow raises that with no number of this system."""
+    error = getattr(failure, "_base_exc", failure)
+    return isinstance(error, OSError) and error.errno is None
 
 
 def _own(error: BaseException | None) -> DistillError | None:

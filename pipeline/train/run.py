@@ -71,7 +71,13 @@ def train_run(
     if compute.workers == 0:
         remove_folder(folder)
     else:
-        remove_job(compute.absolute_storage, job_name)
+        try:
+            remove_job(compute.absolute_storage, job_name)
+        except OSError as error:
+            log.warning(
+                "%s is in its place; its checkpoints could not be removed from %s: %s",
+                *(name, compute.storage, error),
+            )
     return written
 
 

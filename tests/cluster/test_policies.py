@@ -157,6 +157,6 @@ def test_a_trainer_can_pull_and_keep_checkpoints_and_a_consumer_can_predict(
     for name, value in consumer.environment().items():
         monkeypatch.setenv(name, value)
     stream.forget_clients()
-    fetched = model_from_bucket(f"s3://{consumer.bucket}/models/{RUN}", tmp_path / "cache")
+    fetched = model_from_bucket(f"s3://{consumer.bucket}/models/{RUN}", tmp_path / "cache", 10)
     assert read_info(fetched) == read_info(clone / "models" / RUN)
     stream.forget_clients()

@@ -61,8 +61,14 @@ def test_a_job_that_is_killed_goes_on_elsewhere_from_its_checkpoint_in_s3(
         "storage": f"s3://{s3.credentials.bucket}/{PREFIX}",
     }
     process = start(machines[0], "train", RUN, **settings, cache=tmp_path / "cache-one")
+    seen: set[str] = set()
+
+    def several() -> bool:
+        seen.update(known(s3))
+        return len(seen) >= 6
+
     try:
-        wait_until(lambda: len(known(s3)) > 0, process)
+        wait_until(several, process)
     finally:
         process.kill()
         process.wait()
@@ -76,3 +82,34 @@ def test_a_job_that_is_killed_goes_on_elsewhere_from_its_checkpoint_in_s3(
     assert re.search(r"streamed: \d+ requests to S3, 0 of them again", said)
     assert (machines[1] / "models" / RUN / WEIGHTS_FILE).read_bytes() == expected
     assert [key for key in keys(s3) if RUN in key] == [], "they are needed no more"
+
+
+@pytest.mark.long
+def test_a_job_goes_on_when_its_storage_comes_back(
+    pushed: Path,
+    tmp_path: Path,
+    s3: Server,
+    s3_environment: Credentials,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.chdir(pushed)
+        expected = train(tmp_path / "undisturbed", {}, SETTINGS)
+    machine = without_data(pushed, tmp_path / "one")
+    (machine / "params.yaml").write_text(json.dumps(SETTINGS.model_dump(mode="json")))
+    storage = f"s3://{s3.credentials.bucket}/{PREFIX}"
+    process = start(
+        machine, "train", RUN, workers=1, checkpoint_steps=2, stream=REMOTE, storage=storage,
+        cache=tmp_path / "cache",
+    )  # fmt: skip
+    try:
+        wait_until(lambda: len(known(s3)) > 0, process)
+        s3.kill()
+        wait_until(lambda: "it is started again" in (machine / "out.txt").read_text(), process)
+        s3.start()
+        assert process.wait(120) == 0, (machine / "out.txt").read_text()
+    finally:
+        s3.start()
+        process.kill()
+        process.wait()
+    assert (machine / "models" / RUN / WEIGHTS_FILE).read_bytes() == expected

@@ -17,13 +17,20 @@ import pytest
 from bucket import REMOTE, RUN, object_key, own_copy, train, without_data
 from commands import start
 from proxy import Fault, Proxy, Request
+from tiny import tiny_params
 
 from cluster.seaweedfs import Credentials, Server
+from pipeline.data.loader import Loader, ViewDataset
+from pipeline.data.plan import Planner
+from pipeline.data.revision import locate
+from pipeline.data.streamed import StreamedShards, Streaming
 from pipeline.errors import DataError, StorageError, UsageError
 from pipeline.models.folder import WEIGHTS_FILE
 
 STREAM: dict[str, Any] = {"stream": REMOTE, "cache_gib": 0, "patience": 20}
 """No cache: every shard is asked for whenever it is needed."""
+SHARED: dict[str, Any] = {"cache_gib": 1, "loaders": 2}
+"""As is the default: loader processes, and threads that read ahead, share a cache."""
 
 
 @pytest.fixture(scope="module")
@@ -63,15 +70,22 @@ def test_every_object_is_asked_for_once_where_there_is_a_cache(
     assert len(proxy.requests) == 11, "the listing and the index"
 
 
+@pytest.mark.parametrize(("compute", "needed"), [({}, 17), (SHARED, 9)])
 def test_errors_of_the_server_are_tried_again_and_nothing_is_lost(
-    job: Path, tmp_path: Path, proxy: Proxy, expected: bytes
+    job: Path,
+    tmp_path: Path,
+    proxy: Proxy,
+    expected: bytes,
+    compute: dict[str, Any],
+    needed: int,
 ) -> None:
-    dice = random.Random(0)
+    dice = random.Random(8)
     faults = [Fault(status=500), Fault(status=503, code="SlowDown")]
     proxy.rule = lambda request: dice.choice(faults) if dice.random() < 0.3 else None
-    assert train(tmp_path, STREAM) == expected
+    cache = str(tmp_path / "cache")
+    assert train(tmp_path, {**STREAM, "cache": cache, **compute}) == expected
     assert set(proxy.injected) == set(faults)
-    assert len(proxy.requests) == 17 + proxy.injected.total(), "no more than needed"
+    assert len(proxy.requests) == needed + proxy.injected.total(), "no more than needed"
 
 
 def test_an_object_that_is_cut_off_is_read_on_from_there(
@@ -146,6 +160,45 @@ def test_a_server_that_is_gone_for_good_ends_the_run_and_the_checkpoint_stays(
     assert asked < 13 + 40, "waits grow"
     assert train(tmp_path, STREAM) == expected
     assert len(proxy.requests) == asked + 9, "one epoch, validation, listing and index"
+
+
+def test_a_server_that_is_gone_is_one_line_from_a_loader_process_too(
+    job: Path, tmp_path: Path, proxy: Proxy, s3: Server
+) -> None:
+    def kill(request: Request) -> None:
+        if request.number == 5:
+            s3.kill()
+
+    proxy.rule = kill
+    compute = {**STREAM, **SHARED, "cache": str(tmp_path / "cache"), "patience": 2}
+    try:
+        with pytest.raises(StorageError) as caught:
+            train(tmp_path, compute)
+    finally:
+        s3.start()
+    message = str(caught.value)
+    assert message.startswith("s3://")
+    assert " gave nothing for 2 s, in " in message
+    assert "\n" not in message
+
+
+def test_shards_are_fetched_before_they_are_needed(
+    job: Path, tmp_path: Path, proxy: Proxy, s3_environment: Credentials
+) -> None:
+    revision = locate(job / "data/shards", None, REMOTE, patience=20)
+    settings = Streaming(
+        revision=revision, cache=str(tmp_path / "cache"), cache_bytes=2**30, patience=20
+    )
+    view = tiny_params().view
+    dataset = ViewDataset(StreamedShards(settings), revision.index, "train", view, 0, window=2)
+    shards = revision.index.of("train")
+    planner = Planner(tuple(shard.samples for shard in shards), batch_size=4, seed=0, window=2)
+    asked, there = len(proxy.requests), threading.Event()
+    proxy.rule = lambda request: there.set() if request.number == asked + 2 else None
+    batches = Loader(dataset, planner).epoch(0)
+    assert there.wait(20), "nothing was fetched before it was asked for"
+    next(batches)
+    dataset.source.close()
 
 
 @pytest.mark.parametrize(
