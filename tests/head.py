@@ -55,27 +55,34 @@ class Head:
             *("dashboard-agent-grpc-port", "metrics-export-port"),
         )
         ports = [f"--{name}={port}" for name, port in zip(names, self._ports, strict=True)]
-        self._process = subprocess.Popen(
-            [
-                *(str(Path(sys.executable).with_name("ray")), "start", "--head", "--block", *ports),
-                *("--node-ip-address=127.0.0.1", "--dashboard-host=127.0.0.1"),
-                *(f"--num-cpus={self._cpus}", "--object-store-memory=200000000"),
-                *(f"--temp-dir={self.home}", "--disable-usage-stats"),
-            ],
-            # Nothing of the caller's: no keys, no path to this project's code.
-            env={
-                "HOME": str(self.home),
-                "PATH": f"{Path(sys.executable).parent}:{os.defpath}",
-                "RAY_AUTH_MODE": "token",
-                "RAY_AUTH_TOKEN": self.token,
-                "OMP_NUM_THREADS": "1",
-                **self._environment,
-            },
-            stdin=subprocess.DEVNULL,
-            stdout=(self.home / "out.txt").open("wb"),
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
+        with (self.home / "out.txt").open("wb") as out:
+            self._process = subprocess.Popen(
+                [
+                    *(
+                        str(Path(sys.executable).with_name("ray")),
+                        "start",
+                        "--head",
+                        "--block",
+                        *ports,
+                    ),
+                    *("--node-ip-address=127.0.0.1", "--dashboard-host=127.0.0.1"),
+                    *(f"--num-cpus={self._cpus}", "--object-store-memory=200000000"),
+                    *(f"--temp-dir={self.home}", "--disable-usage-stats"),
+                ],
+                # Nothing of the caller's: no keys, no path to this project's code.
+                env={
+                    "HOME": str(self.home),
+                    "PATH": f"{Path(sys.executable).parent}:{os.defpath}",
+                    "RAY_AUTH_MODE": "token",
+                    "RAY_AUTH_TOKEN": self.token,
+                    "OMP_NUM_THREADS": "1",
+                    **self._environment,
+                },
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
         deadline = time.monotonic() + _WAIT
         while not self._answers():
             said = (self.home / "out.txt").read_text()
