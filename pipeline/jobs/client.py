@@ -22,6 +22,8 @@ from pipeline.failure import LINE, Failure, error_of
 PATIENCE_SECONDS: Final = 300.0
 """How long a cluster may not answer while a job on it is followed."""
 _EVERY_SECONDS: Final = 0.5
+_SILENT_SECONDS: Final = 60.0
+"""How long a job may say nothing before its connection is made anew."""
 _BROKEN: Final = (ConnectionError, RuntimeError, requests.RequestException, aiohttp.ClientError)
 _LOGGERS: Final = (
     *("ray.dashboard.modules.job.sdk", "ray.dashboard.modules.dashboard_sdk"),
@@ -159,12 +161,12 @@ class JobServer:
             TrainingError: it was stopped.
             ClusterError: it died, or the cluster did not answer for so long and it may go on.
         """
-        shown, answered = JobLog(show), time.monotonic()
+        shown, failing_since = JobLog(show), None
         while True:
             try:
                 asyncio.run(self._tail(job, shown))
                 found = self._client.get_job_info(job)
-                answered = time.monotonic()
+                failing_since = None
                 if found.status.is_terminal():
                     shown.take(self._client.get_job_logs(job), 0)
                     shown.finish()
@@ -175,7 +177,8 @@ class JobServer:
                         f"the cluster at {self.address} does not know the job {job} any more, its "
                         "head was started anew: the same command goes on from the last checkpoint"
                     ) from error
-                if time.monotonic() - answered > patience:
+                failing_since = failing_since or time.monotonic()
+                if time.monotonic() - failing_since > patience:
                     raise ClusterError(
                         f"the cluster at {self.address} has not answered for {patience:.0f} s "
                         f"({error}); if it lives the job {job} goes on: run the same command again"
@@ -204,8 +207,13 @@ class JobServer:
                 time.sleep(_EVERY_SECONDS)
 
     async def _tail(self, job: str, shown: JobLog) -> None:
-        position = 0
-        async for text in self._client.tail_job_logs(job):
+        position, pieces = 0, self._client.tail_job_logs(job)
+        while True:
+            try:
+                text = await asyncio.wait_for(anext(pieces), _SILENT_SECONDS)
+            except (StopAsyncIteration, TimeoutError):
+                # A lost head sends nothing either: whether it is there is asked for next.
+                return
             position = shown.take(text, position)
 
     def _attempts(self, name: str) -> list[JobDetails]:
