@@ -28,6 +28,7 @@ from rich.table import Table
 
 from benchmarks.flow import flow_overhead
 from benchmarks.loading import loader_ratio
+from benchmarks.scaling import scaling_efficiency
 from benchmarks.sizes import compare_sizes
 from benchmarks.streaming import streaming_ratios
 from benchmarks.training import ray_ratio
@@ -54,6 +55,7 @@ def main() -> None:
             "data_version": index.version,
             "loader": loader_ratio(settings, index, asked.pairs),
             "training": ray_ratio(settings, Path(folder), asked.pairs),
+            "scaling": scaling_efficiency(settings, Path(folder), asked.pairs),
             "streaming": streaming_ratios(settings, index, Path(folder), asked.pairs),
             "sizes": compare_sizes(settings),
             "flow": flow_overhead(asked.pairs),
@@ -97,6 +99,7 @@ def _print(results: dict[str, Any]) -> None:
         ("share of training spent waiting for data", training["waiting"], "at most 0.05"),
         ("Ray Train job over direct loop, seconds", training["ratio"], "at most 1.05"),
         ("start-up of a Ray Train job, seconds", training["startup_seconds"], ""),
+        ("two workers over twice one, images/s, teacher", results["scaling"], "at least 0.85"),
         ("an epoch from S3 over one from disk, images/s, cold", streaming["cold"], "at least 0.7"),
         ("the same with a full cache", streaming["warm"], "at least 0.98"),
         ("requests of an epoch to S3, cold", streaming["requests_cold"], ""),

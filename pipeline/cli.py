@@ -6,7 +6,7 @@ import json
 import logging
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -17,6 +17,9 @@ from pipeline import compute, environment, params
 from pipeline.errors import DistillError, UsageError
 from pipeline.failure import tell
 from pipeline.runs import all_runs, find
+
+if TYPE_CHECKING:
+    from pipeline.machine import Check
 
 app = typer.Typer(
     help="Word images in, a small network that tells their script out.",
@@ -96,11 +99,39 @@ def shards(
 
 
 @app.command()
-def train(run: RunName, params_file: ParamsFile = PARAMS, as_json: Json = False) -> None:
-    """Train one run: a teacher, an assistant or a student. Goes on where it was interrupted."""
-    from pipeline.train.run import train_run
+def train(
+    run: RunName,
+    teachers: Annotated[
+        str | None,
+        typer.Option(
+            metavar="s3://BUCKET/PREFIX",
+            help="In a job on a cluster: where its teachers' model folders lie.",
+        ),
+    ] = None,
+    params_file: ParamsFile = PARAMS,
+    as_json: Json = False,
+) -> None:
+    """Train one run: a teacher, an assistant or a student. Goes on where it was interrupted.
 
-    info = train_run(params.load(params_file), run, compute.load(), shards=SHARDS, models=MODELS)
+    With RAY_ADDRESS=http://HOST:8265 it becomes a job on that cluster, whose model is brought back.
+    """
+    from pipeline.jobs import where
+
+    settings, chosen = params.load(params_file), compute.load()
+    if job := where.submission_id():
+        from pipeline.jobs.inside import train_in_job
+
+        info = train_in_job(settings, run, chosen, job, teachers)
+    elif teachers is not None:
+        raise UsageError("--teachers is for jobs on a cluster; here they are taken from models/")
+    elif address := where.job_server():
+        from pipeline.jobs.submit import train_on_cluster
+
+        info = train_on_cluster(settings, run, chosen, address, stop=_asked_to_stop)
+    else:
+        from pipeline.train.run import train_run
+
+        info = train_run(settings, run, chosen, shards=SHARDS, models=MODELS)
     _show({"model": str(MODELS / run), **info.metrics}, as_json)
 
 
@@ -209,13 +240,22 @@ def predict(
 
 
 @app.command()
-def doctor(params_file: ParamsFile = PARAMS, as_json: Json = False) -> None:
+def doctor(
+    cluster: Annotated[
+        bool, typer.Option("--cluster", help="Look at every machine of a Ray cluster instead.")
+    ] = False,
+    params_file: ParamsFile = PARAMS,
+    as_json: Json = False,
+) -> None:
     """Check this machine and the project, and list what is available."""
-    from pipeline.doctor import available, diagnose
-
     settings = params.load(params_file)
-    checks = diagnose(settings)
-    listing = available(settings)
+    listing: dict[str, list[str]] = {}
+    if cluster:
+        checks = _cluster_checks(settings)
+    else:
+        from pipeline.doctor import available, diagnose
+
+        checks, listing = diagnose(settings), available(settings)
     if as_json:
         _show({"checks": [check.model_dump() for check in checks], "available": listing}, True)
     else:
@@ -225,6 +265,31 @@ def doctor(params_file: ParamsFile = PARAMS, as_json: Json = False) -> None:
         _show(listing, False)
     if not all(check.ok for check in checks):
         raise SystemExit(1)
+
+
+def _cluster_checks(settings: params.Params) -> list[Check]:
+    from pipeline.jobs import where
+
+    if job := where.submission_id():
+        from pipeline.jobs.examine import examine_cluster
+
+        return examine_cluster(compute.load(), job)
+    address = where.job_server()
+    if address is None:
+        raise UsageError("doctor --cluster asks a cluster: set RAY_ADDRESS=http://HOST:8265")
+    from pipeline.jobs.submit import examine_from_here
+
+    return examine_from_here(settings, compute.load(), address)
+
+
+def _asked_to_stop(job: str) -> bool:
+    """Whether somebody is there and wants a job to end with the command that follows it."""
+    if not sys.stdin.isatty():
+        return False
+    try:
+        return typer.confirm(f"\nStop the job {job}? Otherwise it goes on", err=True)
+    except typer.Abort:
+        return False
 
 
 def _chosen(

@@ -34,6 +34,7 @@ class Compute(BaseSettings):
         checkpoint_steps: steps between two checkpoints within an epoch; 0 keeps one an epoch.
         failures: how often a job goes on by itself after workers died.
         gpu: whether a job on a cluster waits for as many GPUs as workers, and has them brought.
+        wait: seconds that a job on a cluster waits for processors for its workers.
     """
 
     model_config = SettingsConfigDict(env_prefix="DISTILL_", extra="forbid", frozen=True)
@@ -50,6 +51,7 @@ class Compute(BaseSettings):
     checkpoint_steps: Annotated[int, Field(ge=0)] = 0
     failures: Annotated[int, Field(ge=0)] = 3
     gpu: bool = False
+    wait: Annotated[float, Field(gt=0)] = 900
 
     @property
     def loader_processes(self) -> int:

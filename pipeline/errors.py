@@ -32,3 +32,7 @@ class TransientError(DistillError):
 
 class StorageError(TransientError):
     """Storage elsewhere cannot be reached or fails; the same command may succeed later."""
+
+
+class ClusterError(TransientError):
+    """A Ray cluster cannot be reached, or a job on it died; the same command may succeed later."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
@@ -61,6 +61,27 @@ def model_from_bucket(uri: str, cache: Path, patience: float) -> Path:
             ):
                 shutil.copyfileobj(source, file)
     return path
+
+
+def model_from_objects(objects: Mapping[str, str], folder: Path) -> None:
+    """Fetches a model folder, whole or not at all; one that is there is replaced.
+
+    Args:
+        objects: the address of every file, by its name; model.json and the weights among them.
+        folder: the model folder to write.
+
+    Raises:
+        UsageError: S3 refuses.
+        DataError: an object is not there, or the model is damaged.
+        StorageError: S3 cannot be reached.
+    """
+    with _kept(folder, objects[WEIGHTS_FILE]) as part:
+        for name, uri in objects.items():
+            with (
+                open_object(uri, patience=_PATIENCE_SECONDS) as source,
+                (part / name).open("wb") as file,
+            ):
+                shutil.copyfileobj(source, file)
 
 
 def model_of_revision(run: str, rev: str, cache: Path, project: Path = Path()) -> Path:

@@ -12,7 +12,8 @@ from tiny import tiny_params, tiny_shards
 
 from cluster.seaweedfs import Credentials
 from pipeline import doctor
-from pipeline.doctor import Check, available, diagnose
+from pipeline.doctor import available, diagnose
+from pipeline.machine import Check
 from pipeline.params import Params
 
 

@@ -44,6 +44,7 @@ CONTAINER: Final = record(
     ("name", "image", "resources"),
     name=NAME,
     image=TEXT,
+    env=array(record(("name", "value"), name=TEXT, value=TEXT)),
     envFrom=array(record(("secretRef",), secretRef=record(("name",), name=NAME, optional=FLAG))),
     ports=array(record(("containerPort", "name"), containerPort=COUNT, name=NAME)),
     resources=record(("requests", "limits"), requests=QUANTITIES, limits=QUANTITIES),

@@ -1,0 +1,1 @@
+"""Training as a job on a Ray cluster: submitted from a checkout, or by hand."""

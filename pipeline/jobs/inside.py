@@ -1,0 +1,111 @@
+"""A training in a job's own command, on a cluster: teachers come from S3, the model goes there."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+from pathlib import Path
+
+from pipeline import s3
+from pipeline.compute import Compute
+from pipeline.data.stream import PATIENCE, open_object
+from pipeline.errors import DataError, UsageError
+from pipeline.files import sha256, write_whole
+from pipeline.jobs import exchange
+from pipeline.jobs.cluster import join, wait_for
+from pipeline.jobs.weights import job_name, weights_of, with_weights
+from pipeline.jobs.where import storage_of
+from pipeline.jobs.worker import NEEDED, Needed, bring, take_keys
+from pipeline.models.folder import ABOUT_FILE, ModelInfo
+from pipeline.params import Params
+from pipeline.runs import find
+from pipeline.train.run import train_run
+
+log = logging.getLogger(__name__)
+
+
+def train_in_job(
+    params: Params, name: str, compute: Compute, job: str, teachers: str | None
+) -> ModelInfo:
+    """Trains a run on the cluster that this job is on, and puts its model folder into S3.
+
+    Args:
+        params: of the run.
+        name: of the run.
+        compute: storage and stream are in S3.
+        job: its submission id.
+        teachers: the address below which model folders lie under the names of their runs; None
+            takes them as ``dvc.lock`` here names them, from the DVC remote of the shards.
+
+    Raises:
+        UsageError: a setting is missing, or S3 refuses.
+        DistillError: see :func:`pipeline.train.run.train_run`.
+    """
+    take_keys()
+    storage = storage_of(compute)
+    run = find(params, name)
+    cache = Path(compute.model_cache).expanduser().absolute()
+    # The model is written beside its teachers, and then handed over: nothing of it stays here.
+    folder = cache / "jobs" / job
+    needed = Needed(
+        folder=folder,
+        teachers={
+            teacher: exchange.objects_at(f"{teachers.rstrip('/')}/{teacher}", exchange.NEEDED)
+            if teachers
+            else _locked(teacher, str(compute.stream))
+            for teacher in run.teachers
+        },
+        files={},
+    )
+    trained = params
+    if (path := weights_of(params, name)) is not None:
+        here = cache / "weights" / sha256(path) / path.name
+        needed.files[path] = here
+        trained = with_weights(params, name, here)
+    try:
+        bring(needed)
+        join({NEEDED: needed.model_dump_json()})
+        wait_for(compute)
+        info = train_run(trained, name, compute, models=folder)
+        # What it says of itself is what params.yaml says, not where this cluster keeps a file.
+        info = info.model_copy(update={"network": run.network})
+        write_whole(folder / name / ABOUT_FILE, info.model_dump_json(indent=2) + "\n")
+        uri = exchange.model_at(storage, job_name(params, name, info.data_version, folder))
+        exchange.put_model(folder / name, uri)
+        log.info("%s: the model lies at %s", name, uri)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    return info
+
+
+def _locked(teacher: str, remote: str) -> dict[str, str]:
+    """The objects of a teacher as ``dvc.lock`` names it, in a DVC remote in S3."""
+    import dvc.api  # noqa: PLC0415
+    from dvc.exceptions import DvcException  # noqa: PLC0415
+
+    logging.getLogger("dvc").setLevel(logging.WARNING)
+    try:
+        listing = str(dvc.api.get_url(f"models/{teacher}", remote=remote))
+    except DvcException as error:
+        raise UsageError(
+            f"DVC does not find models/{teacher} of the dvc.lock here in its remote {remote} "
+            f"({error}): train it and push it, or give --teachers s3://BUCKET/PREFIX"
+        ) from error
+    top, _, named = listing.rpartition("/files/md5/")
+    if not (s3.is_uri(listing) and top and named.endswith(".dir")):
+        raise UsageError(
+            f"the DVC remote {remote} keeps models/{teacher} at {listing}: take them from a remote "
+            "in S3 that is not version_aware"
+        )
+    with open_object(listing, patience=PATIENCE) as source:
+        content = source.read()
+    try:
+        sums = {entry["relpath"]: entry["md5"] for entry in json.loads(content)}
+        return {
+            file: f"{top}/files/md5/{sums[file][:2]}/{sums[file][2:]}" for file in exchange.NEEDED
+        }
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(
+            f"{listing} is no listing of a model folder ({error!r}): push models/{teacher} again"
+        ) from error

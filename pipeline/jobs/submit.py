@@ -1,0 +1,154 @@
+"""A training from a checkout as a job on a Ray cluster, and its model folder back."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shlex
+import tempfile
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from pipeline.compute import Compute
+from pipeline.data.revision import locate
+from pipeline.errors import ClusterError, DataError, DistillError, TrainingError, UsageError
+from pipeline.fetch import model_from_objects
+from pipeline.jobs import exchange, package
+from pipeline.jobs.client import JobServer
+from pipeline.jobs.weights import job_name, weights_of
+from pipeline.jobs.where import storage_of
+from pipeline.machine import Check
+from pipeline.models.folder import WEIGHTS_FILE, ModelInfo, read_info
+from pipeline.params import Params
+from pipeline.runs import find
+from pipeline.train.run import MODELS, SHARDS
+
+log = logging.getLogger(__name__)
+
+
+def train_on_cluster(
+    params: Params, name: str, compute: Compute, address: str, *, stop: Callable[[str], bool]
+) -> ModelInfo:
+    """Trains a run on a cluster, and writes ``models/<name>/`` as a training here would.
+
+    The job is named by all that decides the weights: where one of this name runs already, this
+    attaches to it, and where one has ended well, its model is taken.
+
+    Args:
+        params: of the run.
+        name: of the run.
+        compute: storage and stream are in S3.
+        address: of the cluster's job server.
+        stop: asked after an interrupt, with the job's name, whether the job is to be ended too.
+
+    Raises:
+        UsageError: a setting is missing, the cluster or S3 refuses, or the job said so.
+        DataError: a teacher or pretrained weights are missing, the shards were not pushed, or the
+            model is damaged.
+        ClusterError: the cluster cannot be reached, or the job died.
+        TrainingError: the job was stopped, or left to itself.
+        StorageError: S3 cannot be reached.
+        DistillError: the job said so.
+    """
+    storage = storage_of(compute)
+    run = find(params, name)
+    for teacher in run.teachers:
+        if not (MODELS / teacher / WEIGHTS_FILE).exists():
+            raise DataError(f"{name} learns from {teacher}, which is not trained: train it first")
+    job_of_run = job_name(params, name, _data_version(params, compute), MODELS)
+    model = exchange.model_at(storage, job_of_run)
+    if not exchange.has_model(model):
+        server = JobServer(address)
+        found = server.running(job_of_run)
+        if found is None:
+            teachers = exchange.teachers_at(storage, job_of_run)
+            for teacher in run.teachers:
+                if not exchange.has_model(f"{teachers}/{teacher}"):
+                    exchange.put_model(MODELS / teacher, f"{teachers}/{teacher}", exchange.NEEDED)
+            command = ["python", "-m", "pipeline", "train", name, "--teachers", teachers]
+            about = {"workers": str(compute.workers)}
+            weights = weights_of(params, name)
+            job = _submit(server, job_of_run, command, params, compute, about, weights)
+        else:
+            job = str(found.submission_id)
+            workers = (found.metadata or {}).get("workers")
+            log.info("job %s runs already at %s, with %s workers", job, address, workers)
+        _await(server, job, stop)
+        if not exchange.has_model(model):
+            raise ClusterError(
+                f"the job {job} ended well, but {model} holds no model: it was submitted with "
+                "another DISTILL_STORAGE; run the same command again"
+            )
+    model_from_objects(exchange.objects_at(model), MODELS / name)
+    # The model is in its place.
+    exchange.remove(storage, job_of_run)
+    return read_info(MODELS / name)
+
+
+def _data_version(params: Params, compute: Compute) -> str:
+    """The version of the shards that are meant; a job finds them by dvc.lock alone, without git."""
+    remote = str(compute.stream)
+    locked = locate(SHARDS, None, remote, compute.patience).index.version
+    rev = params.data.rev
+    if rev and locate(SHARDS, rev, remote, compute.patience).index.version != locked:
+        raise UsageError(
+            f"data.rev is {rev}, but dvc.lock has other shards, and a job takes those: run "
+            "dvc repro shards first"
+        )
+    return locked
+
+
+def examine_from_here(params: Params, compute: Compute, address: str) -> list[Check]:
+    """Looks at every machine of a cluster, by a job on it.
+
+    Raises:
+        UsageError: a setting is missing, or the cluster refuses.
+        ClusterError: the cluster cannot be reached, or the job died.
+        DistillError: the job said so.
+    """
+    storage_of(compute)
+    server = JobServer(address)
+    command = ["python", "-m", "pipeline", "doctor", "--cluster", "--json"]
+    job = _submit(server, "doctor", command, params, compute, {})
+    lines: list[str] = []
+    try:
+        server.follow(job, lines.append)
+    except DistillError:
+        # A doctor that finds a fault ends like a command that failed.
+        if "{" not in lines:
+            raise
+    found = json.loads("\n".join(lines[lines.index("{") : lines.index("}") + 1]))
+    return [Check.model_validate(check) for check in found["checks"]]
+
+
+def _submit(
+    server: JobServer,
+    name: str,
+    command: list[str],
+    params: Params,
+    compute: Compute,
+    about: dict[str, str],
+    weights: Path | None = None,
+) -> str:
+    with tempfile.TemporaryDirectory() as folder:
+        package.pack(Path(folder), params, str(compute.stream), weights)
+        job = server.submit(name, shlex.join(command), Path(folder), package.settings(), about)
+    log.info("job %s is submitted to %s", job, server.address)
+    return job
+
+
+def _await(server: JobServer, job: str, stop: Callable[[str], bool]) -> None:
+    """Follows a job to its end; an interrupt (Ctrl-C) leaves it or ends it."""
+    try:
+        server.follow(job, partial(log.info, "%s"))
+    except KeyboardInterrupt:
+        if not stop(job):
+            raise TrainingError(
+                f"the job {job} goes on at {server.address}: the same command attaches to it, "
+                f"ray job stop --address {server.address} {job} ends it"
+            ) from None
+        server.stop(job)
+        raise TrainingError(
+            f"the job {job} is stopped: the same command goes on from its last checkpoint"
+        ) from None

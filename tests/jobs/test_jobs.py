@@ -1,0 +1,71 @@
+"""Trainings as jobs on a real Ray cluster, with shards, checkpoints and models in a real bucket."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from bucket import RUN
+from clustered import TEACHER, jobs, left, trained_here, weights
+from commands import run, start, wait_until
+from head import Head
+
+from cluster.seaweedfs import Server
+from pipeline.errors import ClusterError
+from pipeline.jobs.client import JobServer
+
+pytestmark = pytest.mark.slow
+
+
+def test_a_job_outlives_who_submitted_it_and_no_secret_is_told(
+    head: Head,
+    project: Path,
+    checkout: Path,
+    settings: dict[str, Any],
+    s3: Server,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    process, out = start(checkout, "train", TEACHER, **settings), checkout / "out.txt"
+    try:
+        wait_until(lambda: "is submitted to" in out.read_text(), process)
+    finally:
+        process.kill()
+        process.wait()
+    again = run(checkout, "train", TEACHER, "--json", **settings)
+    assert again.returncode == 0, again.stderr
+    assert "with 1 workers" in again.stderr
+    assert f"{TEACHER}  epoch 3/3" in again.stderr, "the job's own progress"
+    assert json.loads(again.stdout)["model"] == f"models/{TEACHER}"
+    assert len([one for one in jobs(head) if one["submission_id"].startswith(TEACHER)]) == 1
+    expected = trained_here(project, tmp_path / "here", TEACHER, monkeypatch)
+    assert weights(checkout, TEACHER) == expected
+    assert sorted(path.name for path in (checkout / "models" / TEACHER).iterdir()) == [
+        *("history.csv", "model.json", "model.safetensors")
+    ]
+    assert left(s3) == [], "it is needed no more"
+    said = [out.read_text(), again.stdout, again.stderr, json.dumps(jobs(head))]
+    secrets = [s3.credentials.secret_key, head.token]
+    said += [path.read_text(errors="replace") for path in head.logs.rglob("*") if path.is_file()]
+    assert any(f"{TEACHER}-" in text for text in said)
+    assert not [text for text in said for secret in secrets if secret in text]
+    sent = [*head.logs.parent.rglob(".job-keys.json")]
+    assert {path.stat().st_mode & 0o777 for path in sent} == {0o600}
+
+
+def test_without_the_token_nothing_is_submitted(
+    checkout: Path, settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "wrong")
+    done = run(checkout, "train", RUN, **settings)
+    assert done.returncode == 2, done.stderr
+    *_, last = done.stderr.strip().splitlines()
+    assert "refuses the token: put the cluster's own into ~/.ray/auth_token" in last
+    assert "Traceback" not in done.stderr
+
+
+def test_a_cluster_that_is_not_there_is_said_to_be() -> None:
+    with pytest.raises(ClusterError, match=r"cluster at http://127.0.0.1:9 \(from RAY_ADDRESS\)"):
+        JobServer("http://127.0.0.1:9")
