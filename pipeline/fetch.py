@@ -78,7 +78,7 @@ def model_from_objects(objects: Mapping[str, str], folder: Path) -> None:
     with _kept(folder, objects[WEIGHTS_FILE]) as part:
         for name, uri in objects.items():
             with (
-                open_object(uri, patience=_PATIENCE_SECONDS) as source,
+                open_object(uri) as source,
                 (part / name).open("wb") as file,
             ):
                 shutil.copyfileobj(source, file)
