@@ -12,7 +12,7 @@ import sys
 import threading
 from pathlib import Path
 
-from flows.processes import TOP, Processes
+from flows.processes import Processes
 from flows.stages import read_stages
 from flows.together import end_at_once, reproduce
 from flows.worktree import alone
@@ -25,17 +25,17 @@ AT_ONCE = 2
 
 
 def main() -> None:
-    """Reproduces every stage of this checkout. Exit codes: 0 good, 1 failed, 2 wrong use."""
+    """Reproduces every stage of the project in this folder. Exit codes: 0 good, 1 failed, 2 wrong use."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
     signal.signal(signal.SIGTERM, end_at_once)
     try:
-        repro(TOP)
+        repro(Path.cwd())
     except DistillError as error:
         log.error("error: %s", error)
         raise SystemExit(error.exit_code) from error
 
 
-def repro(checkout: Path) -> None:
+def repro(project: Path) -> None:
     """Reproduces every stage, where it is; another call waits until this one has ended.
 
     Raises:
@@ -43,10 +43,10 @@ def repro(checkout: Path) -> None:
     """
     at_once = min(AT_ONCE, compute.cores())
     threads = compute.load().threads or compute.cores() // at_once
-    with alone(checkout / ".dvc/tmp/repro.lock", _waiting) as lock:
-        processes = Processes(checkout, {"DISTILL_THREADS": str(threads)}, lock)
+    with alone(project / ".dvc/tmp/repro.lock", _waiting) as lock:
+        processes = Processes(project, {"DISTILL_THREADS": str(threads)}, lock)
         try:
-            reproduce(read_stages(checkout), processes, threading.Semaphore(at_once))
+            reproduce(read_stages(project), processes, threading.Semaphore(at_once))
         finally:
             processes.stop()
 

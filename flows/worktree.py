@@ -103,7 +103,6 @@ def worktree(checkout: Path, request: Request, waiting: Callable[[], None]) -> I
     key = hashlib.sha256(about.encode()).hexdigest()[:12]
     folder = checkout / WORKTREES / key
     locks = folder.parent / "locks"
-    locks.mkdir(parents=True, exist_ok=True)
     with alone(locks / key, waiting) as lock:
         if not (_marker(folder).exists() and folder.exists()):
             with alone(locks / "making", lambda: None):
@@ -125,12 +124,13 @@ def alone(file: Path, waiting: Callable[[], None]) -> Iterator[int]:
     """Holds an exclusive lock, which the kernel gives back when its last holder ends.
 
     Args:
-        file: is made where it is missing, and stays.
+        file: is made where it is missing, with its folder, and stays.
         waiting: called where another holds it, before waiting for its end.
 
     Returns:
         A file descriptor: whoever has it open is a holder.
     """
+    file.parent.mkdir(parents=True, exist_ok=True)
     lock = os.open(file, os.O_RDWR | os.O_CREAT, 0o644)
     try:
         try:

@@ -10,6 +10,7 @@ import resource
 import threading
 import time
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -42,11 +43,15 @@ def expected(pushed: Path, tmp_path_factory: pytest.TempPathFactory) -> bytes:
 
 
 @pytest.fixture
-def job(pushed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def job(pushed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """The working folder, with neither data nor git."""
     folder = without_data(pushed, tmp_path / "job")
     monkeypatch.chdir(folder)
-    return folder
+    yield folder
+    # One that still waits for S3 would ask the next test's.
+    for thread in threading.enumerate():
+        if "_fetch_ahead" in thread.name:
+            thread.join(60)
 
 
 def test_weights_are_those_of_a_training_from_disk(
