@@ -25,7 +25,7 @@ AT_ONCE = 2
 
 
 def main() -> None:
-    """Reproduces every stage of the project in this folder. Exit codes: 0 good, 1 failed, 2 wrong use."""
+    """Reproduces every stage of the project here. Exit codes: 0 good, 1 failed, 2 wrong use."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
     signal.signal(signal.SIGTERM, end_at_once)
     try:

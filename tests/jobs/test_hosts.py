@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,6 @@ import pytest
 from bucket import without_data
 from clustered import TEACHER, settings_of_jobs, weights
 from commands import run
-from faults import STAGES, Campaign
 from head import Head
 from rig import Rig, possible
 
@@ -69,20 +67,3 @@ def test_the_doctor_asks_every_host(checkout: Path, settings: dict[str, Any]) ->
     by_s3 = [check for check in checks if check["name"].endswith(" s3")]
     assert all(check["ok"] for check in by_s3), by_s3
     assert len({check["detail"] for check in checks if check["name"].endswith(" ray")}) == 3
-
-
-@pytest.mark.parametrize(
-    ("kind", "stage"), [*zip(("worker", "raylet", "driver"), STAGES, strict=True)]
-)
-def test_a_run_whose_machines_die_ends_with_the_same_weights(
-    rig: Rig,
-    project: Path,
-    settings: dict[str, Any],
-    tmp_path: Path,
-    kind: str,
-    stage: str,
-) -> None:
-    own = shutil.copytree(project, tmp_path / "project")
-    faults = Campaign(rig, own, settings, tmp_path)
-    faults.undisturbed(stage)
-    assert faults.fault(kind, stage, 0.4).equal
