@@ -7,6 +7,7 @@ input is closed the process ends, with all that it started.
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
@@ -14,12 +15,18 @@ import sys
 import tempfile
 import threading
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from queue import SimpleQueue
 
 import psutil
-from botocore.exceptions import BotoCoreError, HTTPClientError
+from botocore.exceptions import (
+    BotoCoreError,
+    HTTPClientError,
+    NoCredentialsError,
+    PartialCredentialsError,
+)
 from botocore.exceptions import ConnectionError as S3ConnectionError
 from dvc.exceptions import CheckoutError, DvcException, FileTransferError, ReproductionError
 from dvc.lock import LockError
@@ -32,6 +39,10 @@ from pipeline.failure import FAILURE_FILE, Failure, failure_of
 
 POLITE = 6.0
 """Seconds that a stage's command has to end by itself, before all of it is killed."""
+REFUSED = (PermissionError, NoCredentialsError, PartialCredentialsError)
+"""What a remote's client raises where the keys are wrong or missing, or allow too little."""
+AWAY = {errno.EREMOTEIO, errno.EBUSY}
+"""What a server's own failure is for fsspec: S3's statuses 500 and 503."""
 
 
 def main() -> None:
@@ -81,18 +92,43 @@ def transfer(direction: str, remote: str | None = None) -> Outcome:
     """
     # A pull warns of every output that no stage has made yet.
     logging.getLogger("dvc_data").setLevel(logging.ERROR)
+    with _logged() as logged:
+        try:
+            with Repo(_wait_for_lock=True) as repo:
+                if direction == "push":
+                    return Outcome(changed=bool(repo.push(remote=remote)))
+                stats = repo.pull(remote=remote, allow_missing=True)["stats"]
+                return Outcome(changed=any(stats.values()))
+        except (DvcException, OSError, BotoCoreError) as error:
+            refused = next((one for one in (error, *logged) if isinstance(one, REFUSED)), None)
+            if refused is None:
+                return _failed(error)
+            return _failed(UsageError(f"refused, see to the keys and rights: {refused}"))
+
+
+@contextmanager
+def _logged() -> Iterator[list[BaseException]]:
+    """The exceptions that DVC logs: of files that were not transferred it raises the number."""
+    found: list[BaseException] = []
+
+    class Keep(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if record.exc_info and record.exc_info[1]:
+                found.append(record.exc_info[1])
+
+    logger, handler = logging.getLogger("dvc_data"), Keep()
+    logger.addHandler(handler)
     try:
-        with Repo(_wait_for_lock=True) as repo:
-            if direction == "push":
-                return Outcome(changed=bool(repo.push(remote=remote)))
-            stats = repo.pull(remote=remote, allow_missing=True)["stats"]
-            return Outcome(changed=any(stats.values()))
-    except (DvcException, OSError, BotoCoreError) as error:
-        return _failed(error)
+        yield found
+    finally:
+        logger.removeHandler(handler)
 
 
 def _failed(error: BaseException) -> Outcome:
-    if isinstance(error, LockError | FileTransferError | S3ConnectionError | HTTPClientError):
+    away = isinstance(error, OSError) and error.errno in AWAY
+    if away or isinstance(
+        error, LockError | FileTransferError | S3ConnectionError | HTTPClientError
+    ):
         error = TransientError(str(error))
     elif isinstance(error, CheckoutError):
         error = DataError(str(error))

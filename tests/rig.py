@@ -110,18 +110,6 @@ class Rig:
         if node := self._nodes.pop(number, None):
             node.wait()
 
-    def alive(self, number: int) -> bool:
-        """Whether a host's Ray has not ended."""
-        return number in self._nodes and self._nodes[number].poll() is None
-
-    def cut_off(self, number: int) -> None:
-        """Takes a host off the network."""
-        _ip("link", "set", f"{self._hosts[number - 1]}v", "down")
-
-    def reconnect(self, number: int) -> None:
-        """Puts a host back on the network."""
-        _ip("link", "set", f"{self._hosts[number - 1]}v", "up")
-
     def processes(self, number: int) -> dict[int, str]:
         """What runs on a host: numbers of processes and command lines."""
         found = {}

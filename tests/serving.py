@@ -8,7 +8,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -157,15 +157,24 @@ def locks(worktree: Path) -> dict[str, Any]:
 
 
 @contextmanager
-def serve(folder: Path) -> Iterator[Served]:
-    """Makes the project and starts everything, on a port that is free."""
-    project = make_project(folder)
+def serve(
+    folder: Path, environment: Mapping[str, str] | None = None, **project_options: Any
+) -> Iterator[Served]:
+    """Makes the project and starts everything, on a port that is free.
+
+    Args:
+        folder: the project's, to be made.
+        environment: variables for the server, the worker and its runs.
+        project_options: as for :func:`projects.make_project`.
+    """
+    project = make_project(folder, **project_options)
     server = (sys.executable, "-m", "flows.server")
+    more = environment or {}
     try:
-        done = call(project, *server, "start", "--port", "0")
+        done = call(project, *server, "start", "--port", "0", **more)
         assert done.returncode == 0, done.stdout + done.stderr
         lines = (project / ".prefect/env").read_text()
-        settings = dict(re.findall(r"^export (\w+)=(.*)$", lines, re.MULTILINE))
+        settings = {**more, **dict(re.findall(r"^export (\w+)=(.*)$", lines, re.MULTILINE))}
         with SyncPrefectClient(settings["PREFECT_API_URL"]) as client:
             yield Served(project, client, settings)
     finally:

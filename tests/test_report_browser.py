@@ -1,157 +1,18 @@
-"""The page in a real browser: it must look whole, complain of nothing and ask for nothing.
-
-The browser is driven over its own debugging pipe, so no driver program is needed.
-"""
+"""The page in a real browser: it must look whole, complain of nothing and ask for nothing."""
 
 from __future__ import annotations
 
-import base64
-import json
-import os
-import select
-import shutil
-import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
 
 import pytest
+from browser import NEEDED, Browser
 from report_fakes import build
 
 from pipeline.report import PAGE_FILE, write_report
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-FLAGS = (
-    "--headless=new",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--disable-dev-shm-usage",
-    "--host-resolver-rules=MAP * ~NOTFOUND",
-    "--remote-debugging-pipe",
-)
-SECONDS = 60
-
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(
-        CHROMIUM is None and os.environ.get("CI") != "true",
-        reason="chromium is not installed, and this is no CI run that must have it",
-    ),
-]
-
-
-class Browser:
-    """A headless Chromium with one tab; ``events`` is everything the tab reported."""
-
-    def __init__(self, folder: Path) -> None:
-        assert CHROMIUM is not None, (
-            "CI must have chromium installed, for this page is tested in it"
-        )
-        pipes = [folder / "commands", folder / "answers"]
-        for pipe in pipes:
-            os.mkfifo(pipe)
-        # Chromium takes commands on descriptor 3 and answers on 4.
-        script = 'commands="$1" answers="$2"; shift 2; exec "$@" 3<"$commands" 4>"$answers"'
-        command = ["sh", "-c", script, "sh", *map(str, pipes), CHROMIUM, *FLAGS]
-        self.process = subprocess.Popen(
-            [*command, f"--user-data-dir={folder / 'profile'}", "about:blank"],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        self.commands = pipes[0].open("wb", buffering=0)
-        self.answers = pipes[1].open("rb", buffering=0)
-        self.events: list[dict[str, Any]] = []
-        self.session: str | None = None
-        self._number = 0
-        self._received = b""
-        target = self.call("Target.createTarget", url="about:blank")["targetId"]
-        attached = self.call("Target.attachToTarget", targetId=target, flatten=True)
-        self.session = attached["sessionId"]
-        for domain in ("Page", "Network", "Log", "Runtime"):
-            self.call(f"{domain}.enable")
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.session = None
-        self.call("Browser.close")
-        try:
-            self.process.wait(SECONDS)
-        finally:
-            self.process.kill()
-            self.commands.close()
-            self.answers.close()
-
-    def call(self, method: str, **parameters: Any) -> dict[str, Any]:
-        """Sends a command and gives its result."""
-        self._number += 1
-        message = {"id": self._number, "method": method, "params": parameters}
-        if self.session:
-            message["sessionId"] = self.session
-        self.commands.write(json.dumps(message).encode() + b"\0")
-        while True:
-            answer = self._next()
-            if answer.get("id") == self._number:
-                assert "error" not in answer, answer
-                result: dict[str, Any] = answer["result"]
-                return result
-
-    def open(self, page: Path, width: int, scheme: str) -> None:
-        """Loads a page from disk, in a window of that width and a ``light`` or ``dark`` scheme."""
-        feature = {"name": "prefers-color-scheme", "value": scheme}
-        self.call("Emulation.setEmulatedMedia", features=[feature])
-        self.call(
-            "Emulation.setDeviceMetricsOverride",
-            width=width,
-            height=900,
-            deviceScaleFactor=1,
-            mobile=width < 600,
-        )
-        self.events.clear()
-        self.call("Page.navigate", url=page.as_uri())
-        while not self.reported("Page.loadEventFired"):
-            self._next()
-
-    def evaluate(self, expression: str) -> Any:
-        """The value of a JavaScript expression in the page."""
-        answer = self.call("Runtime.evaluate", expression=expression, returnByValue=True)
-        assert "exceptionDetails" not in answer, answer
-        return answer["result"].get("value")
-
-    def reported(self, method: str) -> list[dict[str, Any]]:
-        """What the tab reported under that name since the page was opened."""
-        return [event["params"] for event in self.events if event["method"] == method]
-
-    def screenshot(self, file: Path) -> None:
-        """The whole page as a PNG."""
-        shot = self.call("Page.captureScreenshot", captureBeyondViewport=True)
-        file.write_bytes(base64.b64decode(shot["data"]))
-
-    def _next(self) -> dict[str, Any]:
-        while b"\0" not in self._received:
-            ready, _, _ = select.select([self.answers], [], [], SECONDS)
-            assert ready, f"chromium said nothing for {SECONDS} s"
-            part = self.answers.read(1 << 20)
-            assert part, f"chromium ended with {self.process.wait(SECONDS)}"
-            self._received += part
-        first, _, self._received = self._received.partition(b"\0")
-        message: dict[str, Any] = json.loads(first)
-        if "method" in message:
-            self.events.append(message)
-        return message
+pytestmark = [pytest.mark.slow, NEEDED]
 
 
 @pytest.fixture(scope="module")
@@ -172,7 +33,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @contextmanager
 def opened(browser: Browser, page: Path, width: int, scheme: str) -> Iterator[None]:
     """The page, loaded; afterwards it must have been quiet and have asked for nothing."""
-    browser.open(page, width, scheme)
+    browser.open(page.as_uri(), width, scheme)
     yield
     asked = [event["request"]["url"] for event in browser.reported("Network.requestWillBeSent")]
     assert [url for url in asked if not url.startswith("data:")] == [page.as_uri()]
