@@ -171,6 +171,7 @@ def evaluate(
         rows += [
             [name, str(s.images), str(s.correct), f"{s.accuracy:.2f}", f"{s.f1:.2f}"]
             for name, s in one.per_script.items()
+            if s.images
         ]
         title = (
             f"{one.run} on {one.data.source}: {one.correct} of {one.images}, {one.accuracy:.2f} % "
@@ -312,6 +313,8 @@ def _model(run: str | None, model: str | None, rev: str | None) -> Path:
         return fetch.model_of_revision(run, rev, cache)
     if model is not None and s3.is_uri(model):
         return fetch.model_from_bucket(model, cache, settings.patience)
+    if run is not None and not (MODELS / run).exists():
+        find(params.load(PARAMS), run)
     return Path(model) if model is not None else MODELS / str(run)
 
 
@@ -329,4 +332,7 @@ def _table(title: str, rows: list[list[str]]) -> None:
     table = Table(*rows[0], title=title or None, title_justify="left")
     for row in rows[1:]:
         table.add_row(*row)
+    for column in table.columns:
+        # The end of a path is what tells it from the others.
+        column.overflow = "fold"
     Console().print(table)

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +17,7 @@ import onnxruntime
 import pytest
 import torch
 import yaml
-from tiny import CNN, SCRIPTS, VIEW, tiny_info, tiny_model, tiny_params, tiny_shards
+from tiny import CNN, SCRIPTS, VIEW, tiny_info, tiny_jpeg, tiny_model, tiny_params, tiny_shards
 
 from pipeline import export
 from pipeline.data.shards import read_index
@@ -26,6 +29,7 @@ from pipeline.models.build import build
 from pipeline.models.folder import load_model
 from pipeline.onnx_model import onnx_asker, to_onnx
 from pipeline.params import Architecture, Crnn, Ocr, Timm, View
+from pipeline.predict import predict
 
 RUN = "student-alone"
 FILES = {"model.safetensors", "model.json", "history.csv", "model.onnx", "README.md", "export.json"}
@@ -88,6 +92,24 @@ def test_an_export_holds_everything_and_says_how_near_it_is(exported: Path) -> N
     _, front, card = (folder / "README.md").read_text().split("---\n", 2)
     assert yaml.safe_load(front)["model-index"][0]["name"] == RUN
     assert "Generated words, not CVSI-2015" in card
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_the_card_says_how_to_ask_it_without_this_project(exported: Path, number: int) -> None:
+    folder = exported / "exports" / RUN
+    (code,) = re.findall(r"```python\n(.*?)```", (folder / "README.md").read_text(), re.DOTALL)
+    word = folder / "word.jpg"
+    word.write_bytes(tiny_jpeg("Hindi", number))
+    (expected,) = predict(folder, [word])
+    asked = f"{code}print(logits.tolist())"
+    done = subprocess.run(
+        [sys.executable, "-c", asked], cwd=folder, capture_output=True, text=True, check=True
+    )
+    word.unlink()
+    script, logits = done.stdout.splitlines()
+    assert script == expected.script
+    odds = np.exp(json.loads(logits)[0])
+    assert odds.max() / odds.sum() == pytest.approx(expected.probability, abs=1e-4)
 
 
 def test_one_model_gives_the_same_bytes_and_no_trace_of_the_machine(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from commands import run, write_project
 from PIL import Image
 from tiny import SCRIPTS, tiny_jpeg, tiny_model, tiny_shards
 
@@ -112,3 +113,11 @@ def test_a_folder_without_a_model_is_named(tmp_path: Path) -> None:
     (tmp_path / "a.jpg").write_bytes(tiny_jpeg("Hindi", 0))
     with pytest.raises(DataError, match="holds no model"):
         predict(tmp_path, [tmp_path / "a.jpg"])
+
+
+def test_an_unknown_run_is_answered_by_those_there_are(tmp_path: Path) -> None:
+    project = write_project(tmp_path / "project")
+    (project / "word.jpg").write_bytes(tiny_jpeg("Hindi", 1))
+    done = run(project, "predict", "--run", "student-alon", "word.jpg")
+    assert done.returncode == 2
+    assert "student-alone" in done.stderr

@@ -176,7 +176,8 @@ def _collect(root: Path, classes: tuple[str, ...], whole: bool) -> Source:
         seen = ", ".join([*top[:10], "..."] if len(top) > 10 else top) or "nothing"
         raise DataError(
             f"{root} holds no labelled image of {', '.join(classes)} in a known layout "
-            f"({unlabelled} have no label, {outside} are of other scripts); at its top is {seen}; "
+            f"({unlabelled} have no label, {outside} are of other scripts, "
+            f"{len(files) - len(jpegs)} files are no .jpg); at its top is {seen}; "
             f"known layouts: {LAYOUTS}"
         )
     distinct, notes = _distinct(images)
