@@ -23,6 +23,8 @@ class Compute(BaseSettings):
 
     Attributes:
         workers: training processes, started by Ray; 0 trains in this process, without Ray.
+        min_workers: with how many of them a job begins or goes on where machines are missing; null
+            waits for all.
         loaders: loader processes of each worker; null takes what the machine has cores for.
         threads: CPU threads of each worker; null shares the cores among the workers.
         storage: where checkpoints are kept, a folder or a URI.
@@ -40,6 +42,7 @@ class Compute(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="DISTILL_", extra="forbid", frozen=True)
 
     workers: Annotated[int, Field(ge=0)] = 1
+    min_workers: Annotated[int, Field(ge=1)] | None = None
     loaders: Annotated[int, Field(ge=0)] | None = None
     threads: Annotated[int, Field(ge=1)] | None = None
     storage: str = ".checkpoints"
@@ -52,6 +55,11 @@ class Compute(BaseSettings):
     failures: Annotated[int, Field(ge=0)] = 3
     gpu: bool = False
     wait: Annotated[float, Field(gt=0)] = 900
+
+    @property
+    def least_workers(self) -> int:
+        """The fewest workers that a job begins or goes on with."""
+        return self.workers if self.min_workers is None else self.min_workers
 
     @property
     def loader_processes(self) -> int:
@@ -90,6 +98,11 @@ def load() -> Compute:
             for item in error.errors()
         ]
         raise UsageError("\n".join(["bad compute settings in the environment:", *lines])) from error
+    if compute.least_workers > compute.workers:
+        raise UsageError(
+            f"DISTILL_MIN_WORKERS={compute.min_workers} is more than "
+            f"DISTILL_WORKERS={compute.workers}: it is the fewest of them that a job goes on with"
+        )
     if compute.remote_storage and compute.workers == 0:
         raise UsageError(
             f"DISTILL_STORAGE={compute.storage} is written by Ray, which DISTILL_WORKERS=0 does "

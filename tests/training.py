@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,9 +22,14 @@ from pipeline.train.setup import make_trainer
 
 
 class MemoryKeeper:
-    """Keeps every checkpoint, as it would come back from a disk."""
+    """Keeps every checkpoint, as it would come back from a disk.
 
-    def __init__(self) -> None:
+    Args:
+        asked: steps of an epoch after which one is wanted, beyond the regular ones.
+    """
+
+    def __init__(self, asked: Collection[int] = ()) -> None:
+        self._asked = asked
         self.kept: list[Checkpoint] = []
         self.metrics: list[dict[str, float]] = []
 
@@ -35,6 +40,9 @@ class MemoryKeeper:
         }
         self.kept.append(replace(checkpoint, tensors=tensors))
         self.metrics.append(dict(metrics))
+
+    def asks(self, step: int) -> bool:
+        return step in self._asked
 
 
 class Interrupted(DistillError):

@@ -139,11 +139,15 @@ class SoftTargets:
         return dict(self._memory)
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """See :class:`Method`."""
-        if state.keys() != self._memory.keys():
-            raise ValueError(f"remembered are {sorted(state)}, wanted {sorted(self._memory)}")
-        for name, logits in state.items():
-            self._memory[name].copy_(logits)
+        """See :class:`Method`.
+
+        Another number of workers may have remembered where this one does not, or the reverse: what
+        is not known is asked again.
+        """
+        if unknown := state.keys() - self._weights.keys():
+            raise ValueError(f"remembered are {sorted(unknown)}, which teach nobody here")
+        for name in state.keys() & self._memory.keys():
+            self._memory[name].copy_(state[name])
 
     def export(self, student: nn.Module) -> nn.Module:
         """The student as it is."""

@@ -14,6 +14,7 @@ from ray.autoscaler.sdk import request_resources
 from pipeline.compute import Compute
 from pipeline.errors import UsageError
 from pipeline.jobs.worker import prepare
+from pipeline.train.placement import room_for, share_of, too_few
 
 log = logging.getLogger(__name__)
 
@@ -42,33 +43,34 @@ def join(environment: Mapping[str, str]) -> None:
 
 
 def wait_for(compute: Compute) -> None:
-    """Asks for a processor for every worker, and waits until they are there.
+    """Asks for room for every worker, and waits until it is there.
 
     Args:
-        compute: how many workers, whether each wants a GPU, and how long to wait.
+        compute: how many workers, the fewest of them, whether each wants a GPU, and how long to
+            wait.
 
     Raises:
-        UsageError: they did not come.
+        UsageError: not even the fewest have room by then.
     """
-    kind = "GPU" if compute.gpu else "CPU"
-    if _has(kind) >= compute.workers:
+    share = share_of(compute, gpu=compute.gpu, loaders=compute.loaders or 0)
+    if _room(share) >= compute.workers:
         return
-    log.info("waiting for %d %ss, the cluster has %g", compute.workers, kind, _has(kind))
-    request_resources(bundles=[{kind: 1}] * compute.workers)
+    log.info("waiting for room for %d workers, there is for %d", compute.workers, _room(share))
+    request_resources(bundles=[share] * compute.workers)
     try:
         deadline = time.monotonic() + compute.wait
-        while _has(kind) < compute.workers:
+        while (room := _room(share)) < compute.workers:
             if time.monotonic() > deadline:
-                raise UsageError(
-                    f"DISTILL_WORKERS={compute.workers}, but after {compute.wait:g} s the cluster "
-                    f"has {_has(kind):g} {kind}s: take fewer workers, or raise what the cluster's "
-                    "configuration lets it bring"
-                )
+                if room >= compute.least_workers:
+                    log.info("%d workers have room after %g s: they begin", room, compute.wait)
+                    return
+                found = f"after {compute.wait:g} s the cluster has room for {room}"
+                raise UsageError(too_few(compute, share, found))
             time.sleep(_EVERY_SECONDS)
     finally:
         # From here on the job itself holds them.
         request_resources(bundles=[])
 
 
-def _has(kind: str) -> float:
-    return float(ray.cluster_resources().get(kind, 0))
+def _room(share: Mapping[str, float]) -> int:
+    return room_for(share, [node["Resources"] for node in ray.nodes() if node["Alive"]])

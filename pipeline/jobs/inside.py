@@ -17,7 +17,7 @@ from pipeline.jobs.cluster import join, wait_for
 from pipeline.jobs.weights import job_name, weights_of, with_weights
 from pipeline.jobs.where import storage_of
 from pipeline.jobs.worker import NEEDED, Needed, bring, take_keys
-from pipeline.models.folder import ABOUT_FILE, ModelInfo
+from pipeline.models.folder import ABOUT_FILE, ModelInfo, read_info
 from pipeline.params import Params
 from pipeline.runs import find
 from pipeline.train.run import train_run
@@ -67,16 +67,19 @@ def train_in_job(
         bring(needed)
         join({NEEDED: needed.model_dump_json()})
         wait_for(compute)
-        info = train_run(trained, name, compute, models=folder)
-        # What it says of itself is what params.yaml says, not where this cluster keeps a file.
-        info = info.model_copy(update={"network": run.network})
-        write_whole(folder / name / ABOUT_FILE, info.model_dump_json(indent=2) + "\n")
-        uri = exchange.model_at(storage, job_name(params, name, info.data_version, folder))
-        exchange.put_model(folder / name, uri)
-        log.info("%s: the model lies at %s", name, uri)
+
+        def deliver(info: ModelInfo) -> None:
+            # What it says of itself is what params.yaml says, not where this cluster keeps a file.
+            own = info.model_copy(update={"network": run.network})
+            write_whole(folder / name / ABOUT_FILE, own.model_dump_json(indent=2) + "\n")
+            uri = exchange.model_at(storage, job_name(params, name, info.data_version, folder))
+            exchange.put_model(folder / name, uri)
+            log.info("%s: the model lies at %s", name, uri)
+
+        train_run(trained, name, compute, models=folder, deliver=deliver)
+        return read_info(folder / name)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    return info
 
 
 def _locked(teacher: str, remote: str) -> dict[str, str]:

@@ -46,6 +46,12 @@ class Keeper(Protocol):
     def keep(self, checkpoint: Checkpoint, metrics: Mapping[str, float]) -> None:
         """Keeps a checkpoint, so that it replaces the one before it."""
 
+    def asks(self, step: int) -> bool:
+        """Whether a checkpoint is wanted after a step, beyond the regular ones.
+
+        All workers call it after every step, and get the same answer.
+        """
+
 
 @dataclass
 class Trainer:
@@ -150,7 +156,8 @@ class Trainer:
             if now - shown > PROGRESS_SECONDS and step + 1 < plan.steps:
                 self._show(epoch, step + 1, plan.steps, sums)
                 shown = now
-            if self.checkpoint_steps and (step + 1) % self.checkpoint_steps == 0:
+            due = self.checkpoint_steps and (step + 1) % self.checkpoint_steps == 0
+            if self.keeper.asks(step) or due:
                 self.keeper.keep(self._checkpoint(epoch, step + 1, sums), {"epoch": epoch})
         self._ask_for(epoch + 1, 0)
         last = learning_rate(self.training, (epoch + 1) * plan.steps - 1, self._steps)

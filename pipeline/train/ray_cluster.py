@@ -10,6 +10,9 @@ import ray
 
 from pipeline.compute import cores
 
+WATCHER = "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER"
+"""Ray's variable that says whether workers are told of machines about to go."""
+
 
 def connect() -> None:
     """Joins the cluster at RAY_ADDRESS, or starts a local one that ends with this process."""
@@ -33,7 +36,7 @@ def start(*, show_workers: bool = True) -> str:
     """
     os.environ.update(_for_workers())
     # One machine is not warned before it goes; the watcher would cost a process.
-    os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
+    os.environ.setdefault(WATCHER, "0")
     # Workers started beforehand fit no job of Ray Train: each of its actors has an environment.
     os.environ.setdefault("RAY_enable_worker_prestart", "0")
     os.environ.setdefault("RAY_prestart_worker_first_driver", "0")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import math
+import os
 import tempfile
 import time
 from collections.abc import Mapping
@@ -12,32 +14,29 @@ from typing import Any
 import ray
 import ray.train
 import torch
-from ray.exceptions import RayTaskError
 from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig, UserCallback
 from ray.train.torch import TorchTrainer, get_device
-from ray.train.v2._internal.exceptions import UserExceptionWithTraceback
 from ray.train.v2._internal.execution.context import logger as report_log
 from ray.train.v2.api.config import LoggingConfig
 
 from pipeline.compute import Compute
-from pipeline.errors import (
-    DistillError,
-    StorageError,
-    TrainingError,
-    TransientError,
-    UsageError,
-)
+from pipeline.errors import StorageError, TrainingError
 from pipeline.train import ray_cluster
 from pipeline.train.checkpoint import Checkpoint
 from pipeline.train.device import Worker
+from pipeline.train.failures import Outage, error_of_job, is_of_storage, own_error
 from pipeline.train.history import EpochRow, Trained
 from pipeline.train.job import Job
+from pipeline.train.placement import place
 from pipeline.train.storage import for_ray
 
 log = logging.getLogger(__name__)
 
 PAUSE = 5.0
 """Seconds before a job whose storage was away is started again."""
+STEPS_BETWEEN_LOOKS = 16
+"""Steps after which workers look whether one of their machines is about to go: it takes about a
+millisecond, and notice is given a minute or two before."""
 
 
 class ReportKeeper:
@@ -45,6 +44,8 @@ class ReportKeeper:
 
     def __init__(self, rank: int) -> None:
         self._rank = rank
+        self._watched = os.environ.get(ray_cluster.WATCHER) != "0"
+        self._warned: ray.train.PreemptionInfo | None = None
 
     def keep(self, checkpoint: Checkpoint, metrics: Mapping[str, float]) -> None:
         """See :class:`pipeline.train.loop.Keeper`; a barrier for all workers."""
@@ -54,6 +55,17 @@ class ReportKeeper:
         with tempfile.TemporaryDirectory() as folder:
             checkpoint.save(Path(folder))
             ray.train.report(dict(metrics), checkpoint=ray.train.Checkpoint(folder))
+
+    def asks(self, step: int) -> bool:
+        """See :class:`pipeline.train.loop.Keeper`; once for each notice that a machine will go."""
+        if not self._watched or (step + 1) % STEPS_BETWEEN_LOOKS:
+            return False
+        warned = ray.train.get_preemption_info()
+        if warned is None or warned == self._warned:
+            return False
+        self._warned = warned
+        log.warning("a machine of this training is about to go: a checkpoint is kept")
+        return True
 
 
 class NoVainRetries(UserCallback):  # type: ignore[misc]
@@ -65,7 +77,7 @@ class NoVainRetries(UserCallback):  # type: ignore[misc]
     def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
         """Raises our own error in the controller, which then gives up."""
         for error in worker_exceptions.values():
-            if own := _own(error):
+            if own := own_error(error):
                 raise own
 
 
@@ -78,25 +90,28 @@ def train_on_ray(job: Job, name: str, compute: Compute) -> Trained:
         compute: workers, storage, restarts.
 
     Raises:
-        UsageError: there are fewer processors than workers.
+        UsageError: there is room for too few workers.
         DistillError: what a worker raised; it is not retried.
         TransientError: workers died more often than ``compute.failures`` allows.
         StorageError: its storage was away for longer than ``compute.patience``.
         TrainingError: a worker raised anything else.
     """
     ray_cluster.connect()
-    there = ray.cluster_resources()
-    gpu = there.get("GPU", 0) > 0
-    kind = "GPU" if gpu else "CPU"
-    if compute.workers > there.get(kind, 0):
-        raise UsageError(
-            f"DISTILL_WORKERS={compute.workers}, but Ray has {there.get(kind, 0):g} {kind}s: each "
-            "worker needs one of its own"
-        )
-    share = {} if gpu else {"CPU": compute.worker_threads}
+    machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    placement = place(compute, machines)
+    workers: int | tuple[int, int] = compute.workers
+    if compute.min_workers is not None:
+        workers = (compute.min_workers, compute.workers)
     scaling = ScalingConfig(
-        num_workers=compute.workers, use_gpu=gpu, resources_per_worker=share or None
+        num_workers=workers,
+        use_gpu=placement.gpu,
+        resources_per_worker=dict(placement.share),
+        # Over as many machines as there are: the loss of one then takes the fewest workers.
+        placement_strategy="SPREAD",
+        # A run that goes on is left alone: to resize it costs what it made since its checkpoint.
+        elastic_resize_monitor_interval_s=math.inf,
     )
+    job = job.model_copy(update={"loaders": placement.loaders})
     last = _fit_patiently(job, name, compute, scaling)
     history = [EpochRow(**row) for row in last.numbers["history"]]
     numbers = last.numbers
@@ -109,13 +124,13 @@ def _fit_patiently(job: Job, name: str, compute: Compute, scaling: ScalingConfig
     Where Ray's controller cannot write down what it has, the job ends, and goes on by being started
     again.
     """
-    away_since: float | None = None
+    outage = Outage(compute.patience)
     while True:
+        began = time.monotonic()
         try:
             return _fit(job, name, compute, scaling)
         except StorageError as error:
-            away_since = away_since or time.monotonic()
-            if time.monotonic() - away_since > compute.patience:
+            if outage.over(began):
                 raise
             log.warning("%s; it is started again", error)
             time.sleep(min(PAUSE, compute.patience))
@@ -138,10 +153,10 @@ def _fit(job: Job, name: str, compute: Compute, scaling: ScalingConfig) -> Check
     try:
         result = trainer.fit()
     except ray.train.TrainingFailedError as error:
-        raise _own(error) or _kind(error)(f"the Ray job {name} failed: {error}") from error
+        raise error_of_job(name, error) from error
     except OSError as error:
         # Ray looks into its storage before it starts anything.
-        if not _is_of_storage(error):
+        if not is_of_storage(error):
             raise
         raise StorageError(f"{compute.storage} is out of reach: {error}") from error
     if result.checkpoint is None:
@@ -175,32 +190,3 @@ def _work(config: dict[str, str]) -> None:
     with kept.as_directory() as folder:
         checkpoint = Checkpoint.load(Path(folder))
     trainer.run(checkpoint)
-
-
-def _kind(error: ray.train.TrainingFailedError) -> type[DistillError]:
-    """What a failed job is: lost, where no code raised anything, but workers or nodes died."""
-    failures = [
-        *getattr(error, "worker_failures", {}).values(),
-        getattr(error, "controller_failure", None),
-    ]
-    if any(map(_is_of_storage, failures)):
-        return StorageError
-    raised = any(isinstance(one, UserExceptionWithTraceback | RayTaskError) for one in failures)
-    return TrainingError if raised else TransientError
-
-
-def _is_of_storage(failure: Any) -> bool:
-    """Whether S3 failed under a checkpoint: pyarrow raises that with no number of this system."""
-    error = getattr(failure, "_base_exc", failure)
-    return isinstance(error, OSError) and error.errno is None
-
-
-def _own(error: BaseException | None) -> DistillError | None:
-    """Our own error behind Ray's, if there is one."""
-    if error is None or isinstance(error, DistillError):
-        return error
-    behind = [
-        *getattr(error, "worker_failures", {}).values(),
-        *(getattr(error, name, None) for name in ("controller_failure", "cause", "__cause__")),
-    ]
-    return next((found for found in map(_own, behind) if found), None)

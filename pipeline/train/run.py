@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from pathlib import Path
 
 from pipeline.compute import Compute
@@ -12,7 +13,7 @@ from pipeline.data.streamed import Streaming
 from pipeline.errors import DataError
 from pipeline.files import remove_folder, whole_folder, write_whole
 from pipeline.models.folder import NORMALISATION, WEIGHTS_FILE, InputSize, ModelInfo, save_model
-from pipeline.params import Params
+from pipeline.params import Params, Timm
 from pipeline.runs import Run, find
 from pipeline.train.fingerprint import code_version, run_fingerprint
 from pipeline.train.history import Trained, as_csv
@@ -27,11 +28,26 @@ SHARDS = Path("data/shards")
 
 
 def train_run(
-    params: Params, name: str, compute: Compute, *, shards: Path = SHARDS, models: Path = MODELS
+    params: Params,
+    name: str,
+    compute: Compute,
+    *,
+    shards: Path = SHARDS,
+    models: Path = MODELS,
+    deliver: Callable[[ModelInfo], None] | None = None,
 ) -> ModelInfo:
     """Trains a run, in this process or as a Ray Train job, and writes ``models/<name>/``.
 
     What was interrupted goes on from its last checkpoint.
+
+    Args:
+        params: of the run.
+        name: of the run.
+        compute: where to train.
+        shards: the folder of shards.
+        models: the folder of model folders.
+        deliver: called with the finished model folder in its place, before its checkpoints are
+            removed: where it raises, they stay.
 
     Raises:
         UsageError: there is no such run.
@@ -45,7 +61,7 @@ def train_run(
     streaming = _streaming(params.data.rev, compute, shards) if compute.stream else None
     index = streaming.revision.index if streaming else read_index(shards)
     job = Job(
-        run=run,
+        run=_with_absolute_weights(run),
         shards=shards.resolve(),
         models=models.resolve(),
         checkpoint_steps=compute.checkpoint_steps,
@@ -67,7 +83,8 @@ def train_run(
         trained = train_on_ray(job, job_name, compute)
     info = _info(run, trained, index.source, index.version, index.scripts)
     written = write_model(models / name, info, trained)
-    # The model is in its place.
+    if deliver is not None:
+        deliver(written)
     if compute.workers == 0:
         remove_folder(folder)
     else:
@@ -79,6 +96,15 @@ def train_run(
                 *(name, compute.storage, error),
             )
     return written
+
+
+def _with_absolute_weights(run: Run) -> Run:
+    """The run for workers, which change directory."""
+    network = run.network
+    if not isinstance(network, Timm) or network.weights is None:
+        return run
+    absolute = network.model_copy(update={"weights": network.weights.resolve()})
+    return run.model_copy(update={"network": absolute})
 
 
 def _streaming(rev: str | None, compute: Compute, shards: Path) -> Streaming:

@@ -119,6 +119,18 @@ def test_what_is_remembered_comes_back_from_a_state() -> None:
     assert counting.asked == 0
 
 
+@pytest.mark.parametrize("memories", [((1, 6, 3), None), (None, (1, 6, 3))])
+def test_another_number_of_workers_goes_on_whether_or_not_it_remembers(
+    memories: tuple[tuple[int, int, int] | None, ...],
+) -> None:
+    before, teachers, student = set_up({"a": 1.0}, HINTON, memory=memories[0])
+    expected = before.loss(batch()).soft
+    after = SoftTargets({"a": 1.0}, HINTON, memory=memories[1])
+    after.setup(teachers, student)
+    after.load_state_dict(before.state_dict())
+    assert torch.equal(after.loss(batch()).soft, expected)
+
+
 @pytest.mark.parametrize(("weights", "distillation"), [({"a": 1.0}, None), ({}, HINTON)])
 def test_teachers_and_distillation_are_refused_without_each_other(
     weights: dict[str, float], distillation: Distillation | None

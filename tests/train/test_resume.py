@@ -59,6 +59,15 @@ class DyingKeeper(FolderKeeper):
             raise Interrupted
 
 
+def test_a_checkpoint_that_was_asked_for_is_one_to_go_on_from(folder: Path) -> None:
+    keeper = MemoryKeeper(asked={3})
+    expected = trainer(params(), TAUGHT, folder, keeper).run()
+    places = [(kept.epoch, kept.step) for kept in keeper.kept]
+    assert places == [(0, 4), (1, 0), (1, 4), (2, 0), (2, 4), (3, 0)]
+    resumed = trainer(params(), TAUGHT, folder).run(keeper.kept[2])
+    assert same_weights(resumed.weights, expected.weights)
+
+
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_going_on_from_any_checkpoint_ends_bit_for_bit_the_same(
