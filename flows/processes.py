@@ -14,9 +14,8 @@ from typing import Final
 
 from pydantic import BaseModel, ConfigDict
 
-from pipeline import errors
 from pipeline.errors import DistillError, TransientError
-from pipeline.failure import Failure
+from pipeline.failure import Failure, error_of
 
 TOP: Final = Path(__file__).parents[1]
 GRACE: Final = 12.0
@@ -125,8 +124,7 @@ class Processes:
             self._idle.append(process)
         if outcome.failure is None:
             return outcome.changed
-        kind = getattr(errors, outcome.failure.error, None)
-        if isinstance(kind, type) and issubclass(kind, TransientError):
+        if isinstance(error_of(outcome.failure), TransientError):
             raise TransientError(f"{asked}: {outcome.failure.message}")
         raise StageError(f"{asked}: {outcome.failure.error}: {outcome.failure.message}")
 
