@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -57,11 +57,11 @@ class Processes:
     Args:
         folder: the project they work on.
         environment: variables for them, beside this process's own.
-        lock: a file descriptor that they hold open, so that what it locks stays theirs.
+        locks: file descriptors that they hold open, so that what these lock stays theirs.
     """
 
-    def __init__(self, folder: Path, environment: Mapping[str, str], lock: int) -> None:
-        self._folder, self._lock = folder, lock
+    def __init__(self, folder: Path, environment: Mapping[str, str], locks: Sequence[int]) -> None:
+        self._folder, self._locks = folder, tuple(locks)
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
         self._environment = {
             **os.environ,
@@ -147,7 +147,7 @@ class Processes:
                 text=True,
                 errors="replace",
                 start_new_session=True,
-                pass_fds=[self._lock],
+                pass_fds=self._locks,
             )
             self._all.append(process)
             return process

@@ -5,14 +5,14 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from flows.processes import TOP, Processes
 from flows.request import Request
 from flows.stages import Stage, data_stages, read_stages, trained_on_other_data
-from flows.worktree import Worktree, worktree
+from flows.worktree import CORES, Worktree, alone, worktree
 
 Say = Callable[[str], None]
 
@@ -67,10 +67,17 @@ def start(request: Request, say: Say, checkout: Path = TOP) -> Iterator[Run]:
     def waiting() -> None:
         say("another run has the same revision and settings: waiting for its end")
 
-    with worktree(checkout.resolve(), request, waiting) as place:
+    def taken() -> None:
+        say("another run is at work on this machine: waiting for its end")
+
+    with worktree(checkout.resolve(), request, waiting) as place, ExitStack() as machine:
         say(f"working in {place.folder}")
+        locks = [place.lock]
+        if not request.cluster:
+            # Two trainings would share the cores, and each take twice as long.
+            locks.append(machine.enter_context(alone(place.checkout / CORES, taken)))
         environment = {"RAY_ADDRESS": request.cluster} if request.cluster else {}
-        processes = Processes(place.folder, environment, place.lock)
+        processes = Processes(place.folder, environment, locks)
         try:
             yield Run(request, place, processes, threading.Semaphore(request.stages_at_once))
         finally:
