@@ -46,7 +46,9 @@ def distill(request: Request, checkout: Path) -> None:
         if request.pull:
             run.processes.transfer("pull", request.remote, log_to(log))
         outcomes: dict[str, bool] = {}
-        for stages in parts(run):
+        for part, stages in enumerate(parts(run)):
+            if part and request.jobs:
+                run.push_data(log_to(log))
             outcomes |= reproduce(stages, run.processes, run.turns)
         if request.push:
             run.processes.transfer("push", request.remote, log_to(log))

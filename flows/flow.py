@@ -103,7 +103,9 @@ def distill_pipeline(
         if pull:
             before.append(_transfer_task(run, "pull").submit())
         futures: dict[str, PrefectFuture[bool]] = {}
-        for stages in parts(run):
+        for part, stages in enumerate(parts(run)):
+            if part and request.jobs:
+                before.append(_make_task("push-data", lambda: run.push_data(_say())).submit())
             for stage in stages:
                 needed = [futures[name] for name in stage.needs]
                 futures[stage.name] = _stage_task(run, stage).submit(wait_for=[*before, *needed])

@@ -93,9 +93,11 @@ class Processes:
         """
         return self._run(["reproduce", stage], say)
 
-    def transfer(self, direction: str, remote: str | None, say: Callable[[str], None]) -> bool:
-        """Lets DVC ``pull`` or ``push``; the rest is as of :meth:`reproduce`."""
-        return self._run([direction, *([remote] if remote else [])], say)
+    def transfer(
+        self, direction: str, remote: str | None, say: Callable[[str], None], *targets: Path
+    ) -> bool:
+        """Lets DVC ``pull`` or ``push`` all or some; the rest is as of :meth:`reproduce`."""
+        return self._run([direction, remote or "", *map(str, targets)], say)
 
     def stop(self) -> None:
         """Ends all processes and what they started; it takes ``GRACE`` seconds at most."""
@@ -114,7 +116,7 @@ class Processes:
 
     def _run(self, request: list[str], say: Callable[[str], None]) -> bool:
         process = self._take()
-        asked = " ".join(request)
+        asked = " ".join(filter(None, request))
         outcome = _ask(process, request, say)
         if self._stopped:
             raise StoppedError(f"{asked} was stopped")

@@ -36,7 +36,7 @@ def main() -> None:
 
 
 def repro(project: Path) -> None:
-    """Reproduces every stage, where it is; what else trains in this checkout waits until it has ended.
+    """Reproduces every stage, where it is; what else would train here waits until its end.
 
     Raises:
         DistillError: one stage failed; those that do not need it were run all the same.

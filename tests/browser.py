@@ -152,7 +152,7 @@ class Browser:
 
     def screenshot(self, file: Path, *, whole: bool = True) -> None:
         """The page as a PNG: the whole of it, or what its window shows."""
-        # The window grows for the whole page: one that is laid out by its window is caught anywhere.
+        # For the whole page the window grows, and what is laid out by the window is caught moving.
         shot = self.call("Page.captureScreenshot", captureBeyondViewport=whole)
         file.write_bytes(base64.b64decode(shot["data"]))
 
