@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from flows.processes import TOP, Processes
@@ -26,13 +25,11 @@ class Run:
         request: what was asked for.
         worktree: where it happens.
         processes: what works for it.
-        turns: given to as many stages at once as the request allows.
     """
 
     request: Request
     worktree: Worktree
     processes: Processes
-    turns: threading.Semaphore = field(repr=False)
 
     def stages(self) -> tuple[Stage, ...]:
         """The stages of its project, each after those it needs."""
@@ -86,7 +83,7 @@ def start(request: Request, say: Say, checkout: Path = TOP) -> Iterator[Run]:
             environment["RAY_ADDRESS"] = request.cluster
         processes = Processes(place.folder, environment, locks)
         try:
-            yield Run(request, place, processes, threading.Semaphore(request.stages_at_once))
+            yield Run(request, place, processes)
         finally:
             processes.stop()
 
