@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import signal
 import sys
+import threading
 from pathlib import Path
 
 import yaml
@@ -46,8 +47,11 @@ def distill(request: Request, checkout: Path) -> None:
         if request.pull:
             run.processes.transfer("pull", request.remote, log_to(log))
         outcomes: dict[str, bool] = {}
-        for stages in parts(run):
-            outcomes |= reproduce(stages, run.processes, run.turns)
+        turns = threading.Semaphore(request.stages_at_once)
+        for part, stages in enumerate(parts(run)):
+            if part and request.jobs:
+                run.push_data(log_to(log))
+            outcomes |= reproduce(stages, run.processes, turns)
         if request.push:
             run.processes.transfer("push", request.remote, log_to(log))
         if not any(outcomes.values()):

@@ -1,6 +1,7 @@
 """python -m flows.dvc_process FOLDER: does what DVC is asked for in a project, in a process apart.
 
-A request is a line of standard input, a JSON list: reproduce STAGE, pull [REMOTE], push [REMOTE].
+A request is a line of standard input, a JSON list: reproduce STAGE, pull REMOTE TARGET...,
+push REMOTE TARGET...; an empty remote is DVC's default, no target is everything.
 What is said goes to standard output, and at last how it went, errors by type. When its standard
 input is closed the process ends, with all that it started.
 """
@@ -85,7 +86,7 @@ def reproduce(stage: str) -> Outcome:
     return Outcome(changed=bool(changed))
 
 
-def transfer(direction: str, remote: str | None = None) -> Outcome:
+def transfer(direction: str, remote: str, *targets: str) -> Outcome:
     """``dvc pull`` or ``dvc push``.
 
     What the remote does not have is not pulled, and made by its stage.
@@ -96,8 +97,8 @@ def transfer(direction: str, remote: str | None = None) -> Outcome:
         try:
             with Repo(_wait_for_lock=True) as repo:
                 if direction == "push":
-                    return Outcome(changed=bool(repo.push(remote=remote)))
-                stats = repo.pull(remote=remote, allow_missing=True)["stats"]
+                    return Outcome(changed=bool(repo.push(list(targets), remote=remote or None)))
+                stats = repo.pull(list(targets), remote=remote or None, allow_missing=True)["stats"]
                 return Outcome(changed=any(stats.values()))
         except (DvcException, OSError, BotoCoreError) as error:
             refused = next((one for one in (error, *logged) if isinstance(one, REFUSED)), None)

@@ -9,6 +9,8 @@ import inspect
 import re
 import time
 from collections.abc import Callable
+from functools import partial
+from queue import SimpleQueue
 from typing import Any, Final, ParamSpec, TypeVar
 
 import httpx
@@ -103,10 +105,10 @@ def distill_pipeline(
         if pull:
             before.append(_transfer_task(run, "pull").submit())
         futures: dict[str, PrefectFuture[bool]] = {}
-        for stages in parts(run):
-            for stage in stages:
-                needed = [futures[name] for name in stage.needs]
-                futures[stage.name] = _stage_task(run, stage).submit(wait_for=[*before, *needed])
+        for part, stages in enumerate(parts(run)):
+            if part and request.jobs:
+                before.append(_make_task("push-data", lambda: run.push_data(_say())).submit())
+            _in_turn(run, stages, before, futures)
             _all_of([*before, *(futures[stage.name] for stage in stages)])
         if push:
             _all_of([_transfer_task(run, "push").submit(wait_for=list(futures.values()))])
@@ -115,6 +117,42 @@ def distill_pipeline(
         message = f"{did} {run.finish()}"
         say(message)
         return Completed(message=message)
+
+
+def _in_turn(
+    run: Run,
+    stages: tuple[Stage, ...],
+    before: list[PrefectFuture[bool]],
+    futures: dict[str, PrefectFuture[bool]],
+) -> None:
+    """Submits each stage when those it needs have ended and its turn has come.
+
+    A task that waited for its turn itself would show as running.
+
+    Args:
+        run: says how many stages may be at work.
+        stages: each after those it needs.
+        before: what all of them need.
+        futures: of the stages that were run before; those of these come to them.
+    """
+    done, waiting = set(futures), list(stages)
+    ended: SimpleQueue[str] = SimpleQueue()
+    at_work = 0
+    while waiting or at_work:
+        ready = [stage for stage in waiting if done.issuperset(stage.needs)]
+        for stage in ready[: run.request.stages_at_once - at_work]:
+            needed = [futures[name] for name in stage.needs]
+            future = _stage_task(run, stage).submit(wait_for=[*before, *needed])
+            future.add_done_callback(partial(_tell, ended, stage.name))
+            futures[stage.name] = future
+            waiting.remove(stage)
+            at_work += 1
+        done.add(ended.get())
+        at_work -= 1
+
+
+def _tell(ended: SimpleQueue[str], stage: str, future: PrefectFuture[bool]) -> None:
+    ended.put(stage)
 
 
 def _all_of(futures: list[PrefectFuture[bool]]) -> None:
@@ -155,11 +193,10 @@ def _transfer_task(run: Run, direction: str) -> Task[..., bool]:
 
 def _stage_task(run: Run, stage: Stage) -> Task[..., bool]:
     def work() -> bool:
-        with run.turns:
-            progress = _Progress(stage.name, _say())
-            began = time.perf_counter()
-            changed = run.processes.reproduce(stage.name, progress)
-            seconds = time.perf_counter() - began
+        progress = _Progress(stage.name, _say())
+        began = time.perf_counter()
+        changed = run.processes.reproduce(stage.name, progress)
+        seconds = time.perf_counter() - began
         progress.move(100)
         folder = run.worktree.folder
         _show(

@@ -8,15 +8,14 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
 from pydantic import BaseModel, ConfigDict
 
-from pipeline import errors
 from pipeline.errors import DistillError, TransientError
-from pipeline.failure import Failure
+from pipeline.failure import Failure, error_of
 
 TOP: Final = Path(__file__).parents[1]
 GRACE: Final = 12.0
@@ -58,11 +57,11 @@ class Processes:
     Args:
         folder: the project they work on.
         environment: variables for them, beside this process's own.
-        lock: a file descriptor that they hold open, so that what it locks stays theirs.
+        locks: file descriptors that they hold open, so that what these lock stays theirs.
     """
 
-    def __init__(self, folder: Path, environment: Mapping[str, str], lock: int) -> None:
-        self._folder, self._lock = folder, lock
+    def __init__(self, folder: Path, environment: Mapping[str, str], locks: Sequence[int]) -> None:
+        self._folder, self._locks = folder, tuple(locks)
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
         self._environment = {
             **os.environ,
@@ -94,9 +93,11 @@ class Processes:
         """
         return self._run(["reproduce", stage], say)
 
-    def transfer(self, direction: str, remote: str | None, say: Callable[[str], None]) -> bool:
-        """Lets DVC ``pull`` or ``push``; the rest is as of :meth:`reproduce`."""
-        return self._run([direction, *([remote] if remote else [])], say)
+    def transfer(
+        self, direction: str, remote: str | None, say: Callable[[str], None], *targets: Path
+    ) -> bool:
+        """Lets DVC ``pull`` or ``push`` all or some; the rest is as of :meth:`reproduce`."""
+        return self._run([direction, remote or "", *map(str, targets)], say)
 
     def stop(self) -> None:
         """Ends all processes and what they started; it takes ``GRACE`` seconds at most."""
@@ -115,7 +116,7 @@ class Processes:
 
     def _run(self, request: list[str], say: Callable[[str], None]) -> bool:
         process = self._take()
-        asked = " ".join(request)
+        asked = " ".join(filter(None, request))
         outcome = _ask(process, request, say)
         if self._stopped:
             raise StoppedError(f"{asked} was stopped")
@@ -125,8 +126,7 @@ class Processes:
             self._idle.append(process)
         if outcome.failure is None:
             return outcome.changed
-        kind = getattr(errors, outcome.failure.error, None)
-        if isinstance(kind, type) and issubclass(kind, TransientError):
+        if isinstance(error_of(outcome.failure), TransientError):
             raise TransientError(f"{asked}: {outcome.failure.message}")
         raise StageError(f"{asked}: {outcome.failure.error}: {outcome.failure.message}")
 
@@ -149,7 +149,7 @@ class Processes:
                 text=True,
                 errors="replace",
                 start_new_session=True,
-                pass_fds=[self._lock],
+                pass_fds=self._locks,
             )
             self._all.append(process)
             return process

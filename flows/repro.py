@@ -15,7 +15,7 @@ from pathlib import Path
 from flows.processes import Processes
 from flows.stages import read_stages
 from flows.together import end_at_once, reproduce
-from flows.worktree import alone
+from flows.worktree import CORES, alone
 from pipeline import compute
 from pipeline.errors import DistillError
 
@@ -36,15 +36,15 @@ def main() -> None:
 
 
 def repro(project: Path) -> None:
-    """Reproduces every stage, where it is; another call waits until this one has ended.
+    """Reproduces every stage, where it is; what else would train here waits until its end.
 
     Raises:
         DistillError: one stage failed; those that do not need it were run all the same.
     """
     at_once = min(AT_ONCE, compute.cores())
     threads = compute.load().threads or compute.cores() // at_once
-    with alone(project / ".dvc/tmp/repro.lock", _waiting) as lock:
-        processes = Processes(project, {"DISTILL_THREADS": str(threads)}, lock)
+    with alone(project / CORES, _waiting) as cores:
+        processes = Processes(project, {"DISTILL_THREADS": str(threads)}, [cores])
         try:
             reproduce(read_stages(project), processes, threading.Semaphore(at_once))
         finally:

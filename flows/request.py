@@ -28,7 +28,10 @@ Remote = Annotated[
 ]
 Cluster = Annotated[
     str | None,
-    Field(description="Ray cluster to train on, as RAY_ADDRESS; none: this machine."),
+    Field(
+        description="Ray cluster to train on: http://HOST:8265 submits jobs to it, HOST:6379 joins "
+        "it; none: this machine."
+    ),
 ]
 StagesAtOnce = Annotated[
     int, Field(ge=1, le=64, description="How many stages of this run may run side by side.")
@@ -60,6 +63,11 @@ class Request(BaseModel):
     stages_at_once: StagesAtOnce = 1
     keep: Keep = True
     only_if_data_changed: OnlyIfDataChanged = False
+
+    @property
+    def jobs(self) -> bool:
+        """Whether trainings become jobs on the cluster."""
+        return (self.cluster or "").startswith(("http://", "https://"))
 
     @property
     def settings(self) -> dict[str, JsonValue]:

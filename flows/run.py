@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from flows.processes import TOP, Processes
 from flows.request import Request
-from flows.stages import Stage, data_stages, read_stages, trained_on_other_data
-from flows.worktree import Worktree, worktree
+from flows.stages import DATA, Stage, data_stages, read_stages, trained_on_other_data
+from flows.worktree import CORES, Worktree, alone, worktree
+from pipeline import compute
 
 Say = Callable[[str], None]
 
@@ -25,17 +25,19 @@ class Run:
         request: what was asked for.
         worktree: where it happens.
         processes: what works for it.
-        turns: given to as many stages at once as the request allows.
     """
 
     request: Request
     worktree: Worktree
     processes: Processes
-    turns: threading.Semaphore = field(repr=False)
 
     def stages(self) -> tuple[Stage, ...]:
         """The stages of its project, each after those it needs."""
         return read_stages(self.worktree.folder)
+
+    def push_data(self, say: Say) -> bool:
+        """Sends the shards to the remote that jobs on a cluster stream them from."""
+        return self.processes.transfer("push", compute.load().stream, say, DATA)
 
     def finish(self) -> str:
         """Keeps or drops what came of it.
@@ -67,29 +69,39 @@ def start(request: Request, say: Say, checkout: Path = TOP) -> Iterator[Run]:
     def waiting() -> None:
         say("another run has the same revision and settings: waiting for its end")
 
-    with worktree(checkout.resolve(), request, waiting) as place:
+    def taken() -> None:
+        say("another run is at work on this machine: waiting for its end")
+
+    with worktree(checkout.resolve(), request, waiting) as place, ExitStack() as machine:
         say(f"working in {place.folder}")
-        environment = {"RAY_ADDRESS": request.cluster} if request.cluster else {}
-        processes = Processes(place.folder, environment, place.lock)
+        locks = [place.lock]
+        if not request.cluster:
+            # Two trainings would share the cores, and each take twice as long.
+            locks.append(machine.enter_context(alone(place.checkout / CORES, taken)))
+        environment = {"DISTILL_STOP_JOBS": "true"}
+        if request.cluster:
+            environment["RAY_ADDRESS"] = request.cluster
+        processes = Processes(place.folder, environment, locks)
         try:
-            yield Run(request, place, processes, threading.Semaphore(request.stages_at_once))
+            yield Run(request, place, processes)
         finally:
             processes.stop()
 
 
 def parts(run: Run) -> Iterator[tuple[Stage, ...]]:
-    """The stages in one part; or in two, of which the second comes only after other data.
+    """The stages in one part; or in two, those that make the data first.
 
-    The caller runs each part to its end before it asks for the next.
+    With ``only_if_data_changed`` the second comes only after other data; jobs on a cluster need the
+    data in a remote before it. The caller runs each part to its end before it asks for the next.
     """
     stages = run.stages()
-    if not run.request.only_if_data_changed:
+    if not run.request.only_if_data_changed and not run.request.jobs:
         yield stages
         return
     first = data_stages(stages)
     yield first
     rest = tuple(stage for stage in stages if stage not in first)
-    if trained_on_other_data(run.worktree.folder, rest):
+    if not run.request.only_if_data_changed or trained_on_other_data(run.worktree.folder, rest):
         yield rest
 
 

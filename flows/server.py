@@ -28,6 +28,11 @@ FOLDER: Final = TOP / ".prefect"
 HOST: Final = "127.0.0.1"
 SECONDS: Final = 90
 """How long a service may take to answer."""
+_PAGES: Final = {
+    # The other UI of Prefect 3.8.8 has the browser call its analytics, even where they are off.
+    "PREFECT_SERVER_UI_V2_ENABLED": "false",
+    "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
+}
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
 
@@ -115,7 +120,7 @@ def _server(port: int) -> str:
     number = kept.read_text()
     url = f"http://{HOST}:{number}/api"
     command = ("prefect", "server", "start", "--host", HOST, "--port", number)
-    _start("server", *command, **_settings(url))
+    _start("server", *command, **_settings(url), **_PAGES)
     _wait("server", lambda: _healthy(url))
     return url
 

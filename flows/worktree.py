@@ -30,6 +30,8 @@ from pipeline.files import write_whole
 from pipeline.params import PARAMS_FILE
 
 WORKTREES: Final = Path(".worktrees")
+CORES: Final = WORKTREES / "locks/cores"
+"""Held by the one run of a checkout that may train on this machine."""
 BORROWED: Final = (Path("pipeline/data/fontsource/node_modules"),)
 """What git does not hold and stages need, as it lies in the checkout."""
 

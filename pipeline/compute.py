@@ -37,6 +37,7 @@ class Compute(BaseSettings):
         failures: how often a job goes on by itself after workers died.
         gpu: whether a job on a cluster waits for as many GPUs as workers, and has them brought.
         wait: seconds that a job on a cluster waits for processors for its workers.
+        stop_jobs: whether a command that SIGTERM ends takes its job on a cluster with it.
     """
 
     model_config = SettingsConfigDict(env_prefix="DISTILL_", extra="forbid", frozen=True)
@@ -55,6 +56,7 @@ class Compute(BaseSettings):
     failures: Annotated[int, Field(ge=0)] = 3
     gpu: bool = False
     wait: Annotated[float, Field(gt=0)] = 900
+    stop_jobs: bool = False
 
     @property
     def least_workers(self) -> int:

@@ -136,9 +136,24 @@ class Browser:
         """What the tab reported under that name since the page was opened."""
         return [event["params"] for event in self.events if event["method"] == method]
 
-    def screenshot(self, file: Path) -> None:
-        """The whole page as a PNG."""
-        shot = self.call("Page.captureScreenshot", captureBeyondViewport=True)
+    def click(self, text: str) -> None:
+        """Presses the mouse on the last element that shows just this text, once there is one."""
+        find = (
+            "(text => { const found = [...document.querySelectorAll('body *')].filter(it =>"
+            " it.innerText && it.innerText.trim() === text && it.getClientRects().length).pop();"
+            " if (!found) return null; found.scrollIntoView({block: 'center'});"
+            " const box = found.getBoundingClientRect();"
+            f" return [box.x + box.width / 2, box.y + box.height / 2] }})({json.dumps(text)})"
+        )
+        x, y = self.until(find)
+        for kind in ("mousePressed", "mouseReleased"):
+            button = {"button": "left", "clickCount": 1}
+            self.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, **button)
+
+    def screenshot(self, file: Path, *, whole: bool = True) -> None:
+        """The page as a PNG: the whole of it, or what its window shows."""
+        # For the whole page the window grows, and what is laid out by the window is caught moving.
+        shot = self.call("Page.captureScreenshot", captureBeyondViewport=whole)
         file.write_bytes(base64.b64decode(shot["data"]))
 
     def _next(self) -> dict[str, Any]:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import logging
 import shlex
+import signal
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -52,6 +54,10 @@ def train_on_cluster(
         DistillError: the job said so.
     """
     storage = storage_of(compute)
+    if compute.stop_jobs:
+        # Whoever set this has answered what an interrupt asks.
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        stop = _yes
     run = find(params, name)
     for teacher in run.teachers:
         if not (MODELS / teacher / WEIGHTS_FILE).exists():
@@ -60,21 +66,23 @@ def train_on_cluster(
     model = exchange.model_at(storage, job_of_run)
     if not exchange.has_model(model):
         server = JobServer(address)
-        found = server.running(job_of_run)
-        if found is None:
-            teachers = exchange.teachers_at(storage, job_of_run)
-            for teacher in run.teachers:
-                if not exchange.has_model(f"{teachers}/{teacher}"):
-                    exchange.put_model(MODELS / teacher, f"{teachers}/{teacher}", exchange.NEEDED)
-            command = ["python", "-m", "pipeline", "train", name, "--teachers", teachers]
-            about = {"workers": str(compute.workers)}
-            weights = weights_of(params, name)
-            job = _submit(server, job_of_run, command, params, compute, about, weights)
-        else:
-            job = str(found.submission_id)
-            workers = (found.metadata or {}).get("workers")
-            log.info("job %s runs already at %s, with %s workers", job, address, workers)
-        _await(server, job, stop)
+        with _interrupted(server, job_of_run, stop):
+            found = server.running(job_of_run)
+            if found is None:
+                teachers = exchange.teachers_at(storage, job_of_run)
+                for teacher in run.teachers:
+                    at = f"{teachers}/{teacher}"
+                    if not exchange.has_model(at):
+                        exchange.put_model(MODELS / teacher, at, exchange.NEEDED)
+                command = ["python", "-m", "pipeline", "train", name, "--teachers", teachers]
+                about = {"workers": str(compute.workers)}
+                weights = weights_of(params, name)
+                job = _submit(server, job_of_run, command, params, compute, about, weights)
+            else:
+                job = str(found.submission_id)
+                workers = (found.metadata or {}).get("workers")
+                log.info("job %s runs already at %s, with %s workers", job, address, workers)
+            server.follow(job, partial(log.info, "%s"))
         if not exchange.has_model(model):
             raise ClusterError(
                 f"the job {job} ended well, but {model} holds no model: it was submitted with "
@@ -138,11 +146,21 @@ def _submit(
     return job
 
 
-def _await(server: JobServer, job: str, stop: Callable[[str], bool]) -> None:
-    """Follows a job to its end; an interrupt (Ctrl-C) leaves it or ends it."""
+def _yes(job: str) -> bool:
+    return True
+
+
+@contextmanager
+def _interrupted(server: JobServer, name: str, stop: Callable[[str], bool]) -> Iterator[None]:
+    """An interrupt (Ctrl-C) leaves the job of that name, or ends it."""
     try:
-        server.follow(job, partial(log.info, "%s"))
+        yield
     except KeyboardInterrupt:
+        # It may have come before the submission was answered.
+        found = server.running(name)
+        if found is None:
+            raise TrainingError(f"interrupted, and no job runs at {server.address}") from None
+        job = str(found.submission_id)
         if not stop(job):
             raise TrainingError(
                 f"the job {job} goes on at {server.address}: the same command attaches to it, "

@@ -125,6 +125,34 @@ def test_stages_after_the_data_run_only_if_the_data_changed(tmp_path: Path) -> N
     assert "last: done" in distill(project, "--only-if-data-changed")
 
 
+def test_one_trains_at_a_time_whatever_is_asked_for(tmp_path: Path) -> None:
+    project = make_project(tmp_path / "project", stages=WAITING)
+    go, began = tmp_path / "go", tmp_path / "began"
+    script = f"echo $$ >> {began}\nuntil test -e {go}; do sleep 0.05; done\ntouch out\n"
+    (project / "wait.sh").write_text(script)
+    (project / "dvc.yaml").write_text(WAITING + "    params: [seed]\n")
+    commit(project, "wait")
+    outs = [tmp_path / f"{seed}.txt" for seed in range(2)]
+    processes: list[subprocess.Popen[bytes]] = []
+    try:
+        for seed, out in enumerate(outs):
+            with out.open("wb") as file:
+                command = (*DISTILL, "--overrides", f"seed={seed}")
+                processes.append(subprocess.Popen(command, cwd=project, stdout=file))
+            said = (began.exists, lambda: "waiting for its end" in outs[1].read_text())[seed]
+            until(said, out.read_text)
+        assert "at work on this machine" in outs[1].read_text()
+        assert len(began.read_text().split()) == 1
+        go.touch()
+        for process, out in zip(processes, outs, strict=True):
+            assert process.wait(60) == 0, out.read_text()
+        assert len(began.read_text().split()) == 2
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+
+
 def test_one_run_waits_for_another_and_a_killed_one_leaves_nothing(tmp_path: Path) -> None:
     project = make_project(tmp_path / "project", stages=WAITING)
     go, began = tmp_path / "go", tmp_path / "began"

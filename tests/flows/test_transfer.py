@@ -47,7 +47,7 @@ def lock(tmp_path: Path) -> Iterator[int]:
 
 @contextmanager
 def processes(project: Path, lock: int, **environment: str) -> Iterator[Processes]:
-    started = Processes(project, environment, lock)
+    started = Processes(project, environment, [lock])
     try:
         yield started
     finally:
