@@ -12,6 +12,7 @@ from pathlib import Path
 
 from pipeline.compute import Compute
 from pipeline.data.revision import locate
+from pipeline.distill.target_index import INDEX_FILE, TARGETS
 from pipeline.errors import ClusterError, DataError, DistillError, TrainingError, UsageError
 from pipeline.fetch import model_from_objects
 from pipeline.jobs import exchange, package
@@ -56,6 +57,11 @@ def train_on_cluster(
     for teacher in run.teachers:
         if not (MODELS / teacher / WEIGHTS_FILE).exists():
             raise DataError(f"{name} learns from {teacher}, which is not trained: train it first")
+        if run.targets == "stored" and not (TARGETS / teacher / INDEX_FILE).exists():
+            raise DataError(
+                f"{TARGETS / teacher} holds no stored targets of {teacher}: make them by "
+                f"python -m pipeline targets {teacher}, or dvc repro"
+            )
     job_of_run = job_name(params, name, _data_version(params, compute), MODELS)
     model = exchange.model_at(storage, job_of_run)
     if not exchange.has_model(model):
@@ -64,8 +70,12 @@ def train_on_cluster(
         if found is None:
             teachers = exchange.teachers_at(storage, job_of_run)
             for teacher in run.teachers:
-                if not exchange.has_model(f"{teachers}/{teacher}"):
-                    exchange.put_model(MODELS / teacher, f"{teachers}/{teacher}", exchange.NEEDED)
+                uri = f"{teachers}/{teacher}"
+                if not exchange.has_model(uri):
+                    if run.targets == "stored":
+                        names = [path.name for path in sorted((TARGETS / teacher).iterdir())]
+                        exchange.put_files(TARGETS / teacher, exchange.targets_at(uri), names)
+                    exchange.put_files(MODELS / teacher, uri, exchange.NEEDED)
             command = ["python", "-m", "pipeline", "train", name, "--teachers", teachers]
             about = {"workers": str(compute.workers)}
             weights = weights_of(params, name)
