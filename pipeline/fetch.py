@@ -88,10 +88,12 @@ def files_from_objects(objects: Mapping[str, str], folder: Path) -> None:
 
     Raises:
         UsageError: S3 refuses.
-        DataError: an object is not there.
+        DataError: an object is not there, or its name leads elsewhere.
         StorageError: S3 cannot be reached.
     """
     for name, uri in objects.items():
+        if Path(name).name != name:
+            raise DataError(f"{uri} is to be written to {name!r}, which is no name of a file")
         with open_object(uri) as source, (folder / name).open("wb") as file:
             shutil.copyfileobj(source, file)
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from commands import run, write_project
+from commands import descendants, run, start, wait_until, write_project
 from safetensors.numpy import load_file
 from tiny import tiny_model
 
@@ -74,3 +76,21 @@ def test_several_workers_say_the_same_and_what_one_meets_is_one_line(
     for name, logits in expected.items():
         found = load_file(project / "targets" / RUN / name)["logits"]
         np.testing.assert_allclose(found, logits, rtol=2**-9, atol=1e-3)
+
+
+@pytest.mark.long
+def test_a_worker_that_is_killed_is_made_anew(project: Path) -> None:
+    process = start(project, "targets", RUN, workers=1)
+
+    def asked() -> list[int]:
+        named = descendants(process.pid).items()
+        return [pid for pid, command in named if command.startswith("ray::_Asked")]
+
+    try:
+        wait_until(lambda: bool(asked()), process)
+        os.kill(asked()[0], signal.SIGKILL)
+        assert process.wait(timeout=120) == 0, (project / "out.txt").read_text()
+    finally:
+        process.kill()
+        process.wait()
+    assert len([*(project / "targets" / RUN).glob("*.safetensors")]) == 5
