@@ -15,6 +15,7 @@ import os
 import platform
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from benchmarks.loading import loader_ratio
 from benchmarks.scaling import scaling_efficiency
 from benchmarks.sizes import compare_sizes
 from benchmarks.streaming import streaming_ratios
+from benchmarks.targets import target_ratios
 from benchmarks.training import ray_ratio
 from pipeline import params
 from pipeline.compute import cores
@@ -39,7 +41,7 @@ from pipeline.params import Params
 from pipeline.train.run import SHARDS
 
 RESULTS = Path("benchmarks/results")
-MEASURES = ("loader", "training", "scaling", "streaming", "sizes", "flow")
+MEASURES = ("loader", "training", "scaling", "streaming", "sizes", "flow", "targets")
 
 
 def main() -> None:
@@ -71,19 +73,16 @@ def main() -> None:
 
 
 def _measure(name: str, settings: Params, index: Index, folder: Path, pairs: int) -> Any:
-    match name:
-        case "loader":
-            return loader_ratio(settings, index, pairs)
-        case "training":
-            return ray_ratio(settings, folder, pairs)
-        case "scaling":
-            return {"ratio": scaling_efficiency(settings, folder, pairs)}
-        case "streaming":
-            return streaming_ratios(settings, index, folder, pairs)
-        case "sizes":
-            return compare_sizes(settings)
-        case _:
-            return {"seconds": flow_overhead(pairs)}
+    measures: dict[str, Callable[[], Any]] = {
+        "loader": lambda: loader_ratio(settings, index, pairs),
+        "training": lambda: ray_ratio(settings, folder, pairs),
+        "scaling": lambda: {"ratio": scaling_efficiency(settings, folder, pairs)},
+        "streaming": lambda: streaming_ratios(settings, index, folder, pairs),
+        "sizes": lambda: compare_sizes(settings),
+        "flow": lambda: {"seconds": flow_overhead(pairs)},
+        "targets": lambda: target_ratios(settings, folder, pairs),
+    }
+    return measures[name]()
 
 
 def _machine() -> dict[str, Any]:
@@ -117,6 +116,14 @@ ROWS = (
     ("the same with a full cache", "streaming", "requests_warm", ""),
     ("dvc push over boto3, seconds", "streaming", "push", ""),
     ("dvc pull over boto3, seconds", "streaming", "pull", ""),
+    (
+        "an epoch from stored targets over one on labels, seconds",
+        "targets",
+        "over_labels",
+        "at most 1.1",
+    ),
+    ("the same over one that asks the teacher", "targets", "over_live", ""),
+    ("bytes of stored targets for a view", "targets", "bytes", ""),
     ("flow over plain dvc repro, all stages, seconds", "flow", "seconds", "at most 15"),
 )
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from benchmarks.spread import spread
 from pipeline.compute import Compute
+from pipeline.distill.target_index import TARGETS
 from pipeline.params import Params
 from pipeline.runs import find
 from pipeline.train.job import Job
@@ -26,6 +27,7 @@ def scaling_efficiency(params: Params, folder: Path, pairs: int) -> dict[str, fl
         run=run.model_copy(update={"training": run.training.model_copy(update={"epochs": EPOCHS})}),
         shards=SHARDS.resolve(),
         models=MODELS.resolve(),
+        targets=TARGETS.resolve(),
         checkpoint_steps=0,
         loaders=0,
         threads=1,

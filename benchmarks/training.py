@@ -10,6 +10,7 @@ from typing import Any
 from benchmarks.spread import spread
 from pipeline.compute import Compute
 from pipeline.data.shards import read_index
+from pipeline.distill.target_index import TARGETS
 from pipeline.params import Params
 from pipeline.runs import find
 from pipeline.train.checkpoint import Checkpoint
@@ -53,6 +54,7 @@ def ray_ratio(params: Params, folder: Path, pairs: int) -> dict[str, Any]:
         run=run.model_copy(update={"training": training, "view": view}),
         shards=SHARDS.resolve(),
         models=MODELS.resolve(),
+        targets=TARGETS.resolve(),
         checkpoint_steps=0,
         loaders=compute.loader_processes,
         threads=compute.worker_threads,

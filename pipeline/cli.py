@@ -136,6 +136,23 @@ def train(
 
 
 @app.command()
+def targets(run: RunName, params_file: ParamsFile = PARAMS, as_json: Json = False) -> None:
+    """Ask the model of a run about every training view, once, for the runs that it teaches.
+
+    Goes on where it was interrupted. With RAY_ADDRESS=http://HOST:8265 this machine asks.
+    """
+    from pipeline.jobs import where
+    from pipeline.train.targets import make_targets
+
+    chosen = compute.load()
+    if where.job_server():
+        chosen = chosen.model_copy(update={"workers": 0})
+    index = make_targets(params.load(params_file), run, chosen, shards=SHARDS, models=MODELS)
+    stored = {"views": index.views, "bytes": sum(file.bytes for file in index.files)}
+    _show({"targets": f"targets/{run}", "mode": index.targets, **stored}, as_json)
+
+
+@app.command()
 def evaluate(
     run: Annotated[str | None, typer.Argument(metavar="[RUN]", help="A run.")] = None,
     every: Annotated[bool, typer.Option("--all", help="Every run of params.yaml.")] = False,

@@ -209,5 +209,5 @@ def _batches(source: Source, views: list[Grey], scripts: tuple[str, ...]) -> Ite
             torch.from_numpy(np.stack(views[start : start + BATCH])[:, None]),
             torch.tensor([scripts.index(image.script) for image in images]),
             [image.key for image in images],
-            torch.arange(start, start + len(images)),
+            {},
         )

@@ -76,12 +76,26 @@ def model_from_objects(objects: Mapping[str, str], folder: Path) -> None:
         StorageError: S3 cannot be reached.
     """
     with _kept(folder, objects[WEIGHTS_FILE]) as part:
-        for name, uri in objects.items():
-            with (
-                open_object(uri) as source,
-                (part / name).open("wb") as file,
-            ):
-                shutil.copyfileobj(source, file)
+        files_from_objects(objects, part)
+
+
+def files_from_objects(objects: Mapping[str, str], folder: Path) -> None:
+    """Fetches objects into a folder that is there.
+
+    Args:
+        objects: the address of every file, by its name.
+        folder: where to write them.
+
+    Raises:
+        UsageError: S3 refuses.
+        DataError: an object is not there, or its name leads elsewhere.
+        StorageError: S3 cannot be reached.
+    """
+    for name, uri in objects.items():
+        if Path(name).name != name:
+            raise DataError(f"{uri} is to be written to {name!r}, which is no name of a file")
+        with open_object(uri) as source, (folder / name).open("wb") as file:
+            shutil.copyfileobj(source, file)
 
 
 def model_of_revision(run: str, rev: str, cache: Path, project: Path = Path()) -> Path:

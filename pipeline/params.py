@@ -18,6 +18,7 @@ Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
+Targets = Literal["live", "stored"]
 Finding = Literal[
     "test_in_train", "test_in_validation", "validation_in_train", "unreadable", "label_disagrees"
 ]
@@ -136,7 +137,7 @@ class View(Section):
     Attributes:
         augment: how training views differ from their images.
         cycle: training views of each image; after so many epochs the first ones are shown again,
-            from memory, as are the teachers' answers to them. 0 makes new ones every epoch.
+            from memory. 0 makes new ones every epoch.
     """
 
     height: Annotated[int, Field(ge=16, le=512)] = 32
@@ -266,8 +267,14 @@ class Distillation(Section):
 
 
 class Chain(Section):
-    """How the two roles that have teachers learn from them."""
+    """How the two roles that have teachers learn from them.
 
+    Attributes:
+        targets: where the teachers' logits come from, for every run that has teachers: ``live``
+            asks the teachers in every step, ``stored`` reads what they once said of each view.
+    """
+
+    targets: Targets = "live"
     assistant: Distillation
     student: Distillation
 
@@ -317,10 +324,23 @@ class Params(Section):
             ("distillation.student", "student", self.distillation.student),
             *((f"runs.{n}.distillation", r.model, r.distillation) for n, r in self.runs.items()),
         ]
+        mixing = {model for model, training in trained.items() if training.mixup}
         for path, model, distillation in learners:
             # Its two parts are told apart by the one class of an image, and a mixture has two.
-            if distillation.loss == "dkd" and model in trained and trained[model].mixup:
+            if distillation.loss == "dkd" and model in mixing:
                 problems.append(f"{path}.loss: dkd needs training.mixup 0 for the model {model}")
+        if self.distillation.targets == "stored":
+            problems += [
+                f"distillation.targets: stored needs training.mixup 0 for the model {model}: what "
+                "a teacher says of a mixture is no mixture of what it says of its parts; or take "
+                "live"
+                for model in sorted(mixing & {model for _, model, _ in learners})
+            ]
+            if not self.view.cycle:
+                problems.append(
+                    "distillation.targets: stored needs a view.cycle of 1 or more: with 0 every "
+                    "epoch shows new views, which nobody has asked a teacher about; or take live"
+                )
         if problems:
             raise ValueError("\n".join(problems))
         return self

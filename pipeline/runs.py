@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Literal
 
 from pipeline.errors import UsageError
-from pipeline.params import Architecture, Distillation, Params, Section, Training, View
+from pipeline.params import Architecture, Distillation, Params, Section, Targets, Training, View
 
 Role = Literal["teacher", "assistant", "student"]
 
@@ -23,6 +23,7 @@ class Run(Section):
         teachers: run names with their weights, summing to one; empty where it learns from labels
             alone.
         distillation: null exactly where ``teachers`` is empty.
+        targets: where the teachers' logits come from; null where ``teachers`` is empty.
         shuffle_shards: shards whose images are mixed with each other, which decides their order.
     """
 
@@ -34,6 +35,7 @@ class Run(Section):
     view: View
     training: Training
     distillation: Distillation | None
+    targets: Targets | None
     shuffle_shards: int
     seed: int
 
@@ -100,6 +102,7 @@ def _run(
         view=params.view,
         training=params.training_of(model),
         distillation=distillation,
+        targets=params.distillation.targets if teachers else None,
         shuffle_shards=params.data.shuffle_shards,
         seed=params.seed,
     )

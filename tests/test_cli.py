@@ -31,7 +31,7 @@ def test_every_command_explains_itself(command: str) -> None:
 
 def test_the_commands_are_those_of_the_design() -> None:
     wanted = {"shards", "train", "evaluate", "report", "export", "predict", "doctor", "generate"}
-    assert wanted <= set(COMMANDS)
+    assert wanted | {"targets"} <= set(COMMANDS)
 
 
 def test_a_training_says_how_it_went_as_json_and_on_stderr_how_it_goes(project: Path) -> None:
@@ -50,6 +50,11 @@ def test_a_training_says_how_it_went_as_json_and_on_stderr_how_it_goes(project: 
         (("train", "student-cnn"), 1, "error: student-cnn learns from teacher-cnn, which is not"),
         (("train", "student-alone", "--params", "none.yaml"), 2, "error: none.yaml is missing"),
         (("train",), 2, "Missing argument 'RUN'"),
+        (
+            ("targets", "teacher-x"),
+            2,
+            "error: no run 'teacher-x' in params.yaml; there are teacher",
+        ),
         (("no-such",), 2, "No such command 'no-such'"),
         (("evaluate",), 2, "error: give either a RUN or --all"),
         (("predict", "word.jpg"), 2, "error: give either --run"),

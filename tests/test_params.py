@@ -131,14 +131,20 @@ def test_every_row_that_does_not_fit_the_others_is_said_at_once() -> None:
 
 @pytest.mark.parametrize("where", ["training", "models__student__training"])
 def test_dkd_is_refused_with_mixup(where: str) -> None:
-    content = changed(distillation__student__loss="dkd", **{where: {"epochs": 1, "mixup": 0.2}})
+    content = changed(
+        distillation__student__loss="dkd",
+        distillation__targets="live",
+        **{where: {"epochs": 1, "mixup": 0.2}},
+    )
     (_, line) = refusal(content)
     assert line == "  distillation.student.loss: dkd needs training.mixup 0 for the model student"
 
 
 def test_dkd_is_refused_with_mixup_in_a_further_run_too() -> None:
     row = {"model": "assistant", "teachers": {"x": 1}, "distillation": {"loss": "dkd"}}
-    content = changed(runs={"r": row}, models__assistant__training={"mixup": 0.2})
+    content = changed(
+        runs={"r": row}, distillation__targets="live", models__assistant__training={"mixup": 0.2}
+    )
     (_, line) = refusal(content)
     assert line == "  runs.r.distillation.loss: dkd needs training.mixup 0 for the model assistant"
 
@@ -146,6 +152,23 @@ def test_dkd_is_refused_with_mixup_in_a_further_run_too() -> None:
 def test_mixup_of_a_model_that_does_not_learn_by_dkd_is_let_through() -> None:
     content = changed(distillation__student__loss="dkd", models__ocr__training={"mixup": 0.2})
     assert params.parse(content, "x").training_of("ocr").mixup == 0.2
+
+
+@pytest.mark.parametrize("model", ["assistant", "student"])
+def test_stored_targets_are_refused_with_mixup_of_a_model_that_has_teachers(model: str) -> None:
+    mixing = {f"models__{model}__training": {"mixup": 0.2}}
+    (_, line) = refusal(changed(distillation__targets="stored", **mixing))
+    assert line.startswith(
+        f"  distillation.targets: stored needs training.mixup 0 for the model {model}: what a "
+        "teacher says of a mixture"
+    )
+    assert params.parse(changed(distillation__targets="live", **mixing), "x")
+
+
+def test_stored_targets_of_views_that_never_come_back_are_refused() -> None:
+    (_, line) = refusal(changed(distillation__targets="stored", view__cycle=0))
+    assert line.startswith("  distillation.targets: stored needs a view.cycle of 1 or more")
+    assert params.parse(changed(distillation__targets="live", view__cycle=0), "x")
 
 
 def test_a_models_own_training_takes_the_place_of_the_common_one() -> None:

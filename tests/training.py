@@ -55,6 +55,7 @@ def make_job(params: Params, run: str, folder: Path, checkpoint_steps: int = 0) 
         run=find(params, run),
         shards=folder / "shards",
         models=folder / "models",
+        targets=folder / "targets",
         checkpoint_steps=checkpoint_steps,
         loaders=0,
         threads=1,

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, Protocol
 
 import cv2
 import numpy as np
@@ -34,13 +34,20 @@ class Batch(NamedTuple):
         images: uint8 (N, 1, height, width), grey values.
         labels: int64 (N,), places in the index's ``scripts``.
         keys: N official names.
-        rows: int64 (N,), where the images stand in their split.
+        logits: float16 (N, classes), what each teacher whose answers are stored said of the images.
     """
 
     images: Tensor
     labels: Tensor
     keys: list[str]
-    rows: Tensor
+    logits: dict[str, Tensor]
+
+
+class Stored(Protocol):
+    """What one teacher said of every view of a split."""
+
+    def at(self, number: int, places: Places) -> npt.NDArray[np.float16]:
+        """The logits (N, classes) of the images at these places, in the view of this number."""
 
 
 class _Made(NamedTuple):
@@ -180,6 +187,7 @@ class Loader:
         world_size: how many shares there are.
         workers: loader processes; 0 loads in this one.
         pin_memory: make copying to a GPU faster.
+        stored: by run name, the teachers whose logits come with the images.
     """
 
     def __init__(
@@ -191,6 +199,7 @@ class Loader:
         world_size: int = 1,
         workers: int = 0,
         pin_memory: bool = False,
+        stored: Mapping[str, Stored] | None = None,
     ) -> None:
         planner.check(world_size)
         self.planner = planner
@@ -198,6 +207,7 @@ class Loader:
         self._dataset = dataset
         self._rank, self._world_size = rank, world_size
         self._pin_memory = pin_memory
+        self._stored = dict(stored or {})
         self._first_rows = np.cumsum((0, *planner.samples))
         images = sum(planner.samples)
         size = self.view.cycle * images * self.view.height * self.view.width
@@ -232,7 +242,9 @@ class Loader:
             self._memories[number] = _Memory(images, self.view.height, self.view.width)
         memory = self._memories[number]
         if memory.complete():
-            return (self._batch(memory.get(rows), rows) for rows in map(self._rows, batches))
+            return (
+                self._batch(memory.get(self._rows(places)), number, places) for places in batches
+            )
         return self._load(number, batches, memory)
 
     def all_in_order(self) -> Iterator[Batch]:
@@ -263,18 +275,23 @@ class Loader:
             if isinstance(made, DistillError):
                 raise made
             ahead.used(places)
-            rows = self._rows(places)
             if memory is not None:
-                memory.put(rows, made)
-            return self._batch(made, rows)
+                memory.put(self._rows(places), made)
+            return self._batch(made, number, places)
 
         return map(finish, made_batches, batches)
 
-    def _batch(self, made: _Made, rows: Places) -> Batch:
+    def _batch(self, made: _Made, number: int, places: Places) -> Batch:
         images, labels = torch.from_numpy(made.images), torch.tensor(made.labels)
+        # Here, not in a loader process: they are few bytes, and are there for remembered views too.
+        logits = {
+            name: torch.from_numpy(stored.at(number, places))
+            for name, stored in self._stored.items()
+        }
         if self._pin_memory:
             images, labels = images.pin_memory(), labels.pin_memory()
-        return Batch(images, labels, made.keys, torch.from_numpy(rows))
+            logits = {name: said.pin_memory() for name, said in logits.items()}
+        return Batch(images, labels, made.keys, logits)
 
 
 def _as_it_is(batch: Any) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import torch
@@ -21,15 +21,13 @@ class StepBatch:
         images: float (N, 1, H, W), grey values 0 to 255, mixed already where mixup is on.
         targets: float (N, C), target probabilities, smoothed and mixed.
         labels: int64 (N,), the images' own classes.
-        number: which of their views the images are shown in.
-        rows: int64 (N,), on the CPU, where the images stand in the training split.
+        logits: of the teachers whose answers are stored, by run name: (N, C), of any float type.
     """
 
     images: Tensor
     targets: Tensor
     labels: Tensor
-    number: int
-    rows: Tensor
+    logits: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -78,30 +76,20 @@ class SoftTargets:
     Args:
         weights: of the teachers, by run name.
         distillation: null exactly where there are no teachers.
-        memory: (views, images, classes) where the teachers' logits are to be remembered, so that a
-            view that is shown again costs no teacher; null asks them every time.
     """
 
-    def __init__(
-        self,
-        weights: Mapping[str, float],
-        distillation: Distillation | None,
-        memory: tuple[int, int, int] | None = None,
-    ) -> None:
+    def __init__(self, weights: Mapping[str, float], distillation: Distillation | None) -> None:
         if bool(weights) != (distillation is not None):
             raise ValueError("teachers and distillation go together")
         self._weights = dict(weights)
         self._distillation = distillation
-        self._memory = (
-            {name: torch.full(memory, torch.nan) for name in weights} if memory is not None else {}
-        )
         self._teachers: dict[str, nn.Module] = {}
         self._student: nn.Module = nn.Identity()
 
     def setup(self, teachers: Mapping[str, nn.Module], student: nn.Module) -> None:
-        """See :class:`Method`."""
+        """See :class:`Method`; a teacher that is not here has its logits in every batch."""
         self._teachers = {
-            name: teachers[name].eval().requires_grad_(False) for name in self._weights
+            name: teacher.eval().requires_grad_(False) for name, teacher in teachers.items()
         }
         self._student = student
 
@@ -112,42 +100,30 @@ class SoftTargets:
         if self._distillation is None:
             return Losses(hard, hard.detach(), torch.zeros_like(hard), logits.detach())
         soft = torch.zeros_like(hard)
-        for name in self._teachers:
+        for name, share in self._weights.items():
             theirs = self._ask(name, batch)
-            soft = soft + self._weights[name] * soft_loss(
-                logits, theirs, batch.labels, self._distillation
-            )
+            soft = soft + share * soft_loss(logits, theirs, batch.labels, self._distillation)
         weight = self._distillation.weight
         total = (1 - weight) * hard + weight * soft
         return Losses(total, hard.detach(), soft.detach(), logits.detach())
 
     @torch.no_grad()
     def _ask(self, name: str, batch: StepBatch) -> Tensor:
-        """A teacher's logits (N, C) on a batch, remembered where they are known."""
-        memory = self._memory.get(name)
-        if memory is not None:
-            known = memory[batch.number, batch.rows]
-            if not known.isnan().any():
-                return known.to(batch.images.device)
-        theirs: Tensor = self._teachers[name](batch.images).float()
-        if memory is not None:
-            memory[batch.number, batch.rows] = theirs.cpu()
-        return theirs
+        """A teacher's logits (N, C) on a batch."""
+        if name in self._teachers:
+            logits: Tensor = self._teachers[name](batch.images)
+        else:
+            logits = batch.logits[name]
+        return logits.float()
 
     def state_dict(self) -> dict[str, Tensor]:
-        """The remembered logits: asked again in another batch, they could differ by rounding."""
-        return dict(self._memory)
+        """Nothing: neither teachers nor stored logits change."""
+        return {}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """See :class:`Method`.
-
-        Another number of workers may have remembered where this one does not, or the reverse: what
-        is not known is asked again.
-        """
-        if unknown := state.keys() - self._weights.keys():
-            raise ValueError(f"remembered are {sorted(unknown)}, which teach nobody here")
-        for name in state.keys() & self._memory.keys():
-            self._memory[name].copy_(state[name])
+        """See :class:`Method`."""
+        if state:
+            raise ValueError(f"this method has no state, but is given {sorted(state)}")
 
     def export(self, student: nn.Module) -> nn.Module:
         """The student as it is."""

@@ -1,11 +1,13 @@
 """What a job and the checkout that it works for hand each other through S3.
 
-Below the storage, ``jobs/<job>/teachers/<run>/`` holds the models that the job learns from, and
-``jobs/<job>/model/`` the one it made. A job is named by all that decides its weights.
+Below the storage, ``jobs/<job>/teachers/<run>/`` holds the models that the job learns from, each
+with its stored targets in ``targets/``, and ``jobs/<job>/model/`` the one it made. A job is named
+by all that decides its weights.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -27,13 +29,18 @@ def teachers_at(storage: str, job: str) -> str:
     return f"{storage}/jobs/{job}/teachers"
 
 
+def targets_at(teacher: str) -> str:
+    """The address of the stored targets of the model at ``teacher``."""
+    return f"{teacher}/targets"
+
+
 def model_at(storage: str, job: str) -> str:
     """The address of the model that a job made."""
     return f"{storage}/jobs/{job}/model"
 
 
-def objects_at(uri: str, files: tuple[str, ...] = FILES) -> dict[str, str]:
-    """The address of every file of the model folder at ``uri``."""
+def objects_at(uri: str, files: Sequence[str] = FILES) -> dict[str, str]:
+    """The address of every file of the folder at ``uri``."""
     return {name: f"{uri}/{name}" for name in files}
 
 
@@ -55,8 +62,8 @@ def has_model(uri: str) -> bool:
     return True
 
 
-def put_model(folder: Path, uri: str, files: tuple[str, ...] = FILES) -> None:
-    """Puts a model folder there.
+def put_files(folder: Path, uri: str, files: Sequence[str] = FILES) -> None:
+    """Puts the files of a folder there.
 
     Raises:
         UsageError: S3 refuses.

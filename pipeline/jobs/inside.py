@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import logging
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 from pipeline import s3
 from pipeline.compute import Compute
 from pipeline.data.stream import PATIENCE, open_object
+from pipeline.distill.target_index import INDEX_FILE, TargetIndex
 from pipeline.errors import DataError, UsageError
 from pipeline.files import sha256, write_whole
 from pipeline.jobs import exchange
@@ -35,8 +37,9 @@ def train_in_job(
         name: of the run.
         compute: storage and stream are in S3.
         job: its submission id.
-        teachers: the address below which model folders lie under the names of their runs; None
-            takes them as ``dvc.lock`` here names them, from the DVC remote of the shards.
+        teachers: the address below which model folders lie under the names of their runs, each
+            with its stored targets in ``targets/``; None takes both as ``dvc.lock`` here names
+            them, from the DVC remote of the shards.
 
     Raises:
         UsageError: a setting is missing, or S3 refuses.
@@ -53,8 +56,15 @@ def train_in_job(
         teachers={
             teacher: exchange.objects_at(f"{teachers.rstrip('/')}/{teacher}", exchange.NEEDED)
             if teachers
-            else _locked(teacher, str(compute.stream))
+            else _locked(f"models/{teacher}", str(compute.stream), exchange.NEEDED)
             for teacher in run.teachers
+        },
+        targets={
+            teacher: _stored_at(exchange.targets_at(f"{teachers.rstrip('/')}/{teacher}"))
+            if teachers
+            else _locked(f"targets/{teacher}", str(compute.stream))
+            for teacher in run.teachers
+            if run.targets == "stored"
         },
         files={},
     )
@@ -73,32 +83,51 @@ def train_in_job(
             own = info.model_copy(update={"network": run.network})
             write_whole(folder / name / ABOUT_FILE, own.model_dump_json(indent=2) + "\n")
             uri = exchange.model_at(storage, job_name(params, name, info.data_version, folder))
-            exchange.put_model(folder / name, uri)
+            exchange.put_files(folder / name, uri)
             log.info("%s: the model lies at %s", name, uri)
 
-        train_run(trained, name, compute, models=folder, deliver=deliver)
+        targets = needed.targets_folder
+        train_run(trained, name, compute, models=folder, targets=targets, deliver=deliver)
         return read_info(folder / name)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _locked(teacher: str, remote: str) -> dict[str, str]:
-    """The objects of a teacher as ``dvc.lock`` names it, in a DVC remote in S3."""
+def _stored_at(uri: str) -> dict[str, str]:
+    """The objects of the stored targets that lie there."""
+    address = f"{uri}/{INDEX_FILE}"
+    with open_object(address, patience=PATIENCE) as source:
+        content = source.read()
+    try:
+        index = TargetIndex.model_validate_json(content)
+    except ValueError as error:
+        raise DataError(f"{address} is no index of stored targets: {error}") from error
+    return exchange.objects_at(uri, [INDEX_FILE, *(file.name for file in index.files)])
+
+
+def _locked(path: str, remote: str, files: Sequence[str] | None = None) -> dict[str, str]:
+    """The objects of a folder as ``dvc.lock`` names it, in a DVC remote in S3.
+
+    Args:
+        path: of the folder.
+        remote: the name of the DVC remote.
+        files: which of its files; None takes all.
+    """
     import dvc.api  # noqa: PLC0415
     from dvc.exceptions import DvcException  # noqa: PLC0415
 
     logging.getLogger("dvc").setLevel(logging.WARNING)
     try:
-        listing = str(dvc.api.get_url(f"models/{teacher}", remote=remote))
+        listing = str(dvc.api.get_url(path, remote=remote))
     except DvcException as error:
         raise UsageError(
-            f"DVC does not find models/{teacher} of the dvc.lock here in its remote {remote} "
-            f"({error}): train it and push it, or give --teachers s3://BUCKET/PREFIX"
+            f"DVC does not find {path} of the dvc.lock here in its remote {remote} "
+            f"({error}): make it by dvc repro and push it, or give --teachers s3://BUCKET/PREFIX"
         ) from error
     top, _, named = listing.rpartition("/files/md5/")
     if not (s3.is_uri(listing) and top and named.endswith(".dir")):
         raise UsageError(
-            f"the DVC remote {remote} keeps models/{teacher} at {listing}: take them from a remote "
+            f"the DVC remote {remote} keeps {path} at {listing}: take it from a remote "
             "in S3 that is not version_aware"
         )
     with open_object(listing, patience=PATIENCE) as source:
@@ -106,9 +135,9 @@ def _locked(teacher: str, remote: str) -> dict[str, str]:
     try:
         sums = {entry["relpath"]: entry["md5"] for entry in json.loads(content)}
         return {
-            file: f"{top}/files/md5/{sums[file][:2]}/{sums[file][2:]}" for file in exchange.NEEDED
+            file: f"{top}/files/md5/{sums[file][:2]}/{sums[file][2:]}" for file in files or sums
         }
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(
-            f"{listing} is no listing of a model folder ({error!r}): push models/{teacher} again"
+            f"{listing} is no listing of what is needed ({error!r}): push {path} again"
         ) from error

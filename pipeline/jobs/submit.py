@@ -14,6 +14,7 @@ from pathlib import Path
 
 from pipeline.compute import Compute
 from pipeline.data.revision import locate
+from pipeline.distill.target_index import INDEX_FILE, TARGETS
 from pipeline.errors import ClusterError, DataError, DistillError, TrainingError, UsageError
 from pipeline.fetch import model_from_objects
 from pipeline.jobs import exchange, package
@@ -62,6 +63,11 @@ def train_on_cluster(
     for teacher in run.teachers:
         if not (MODELS / teacher / WEIGHTS_FILE).exists():
             raise DataError(f"{name} learns from {teacher}, which is not trained: train it first")
+        if run.targets == "stored" and not (TARGETS / teacher / INDEX_FILE).exists():
+            raise DataError(
+                f"{TARGETS / teacher} holds no stored targets of {teacher}: make them by "
+                f"python -m pipeline targets {teacher}, or dvc repro"
+            )
     job_of_run = job_name(params, name, _data_version(params, compute), MODELS)
     model = exchange.model_at(storage, job_of_run)
     if not exchange.has_model(model):
@@ -73,7 +79,10 @@ def train_on_cluster(
                 for teacher in run.teachers:
                     at = f"{teachers}/{teacher}"
                     if not exchange.has_model(at):
-                        exchange.put_model(MODELS / teacher, at, exchange.NEEDED)
+                        if run.targets == "stored":
+                            names = [path.name for path in sorted((TARGETS / teacher).iterdir())]
+                            exchange.put_files(TARGETS / teacher, exchange.targets_at(at), names)
+                        exchange.put_files(MODELS / teacher, at, exchange.NEEDED)
                 command = ["python", "-m", "pipeline", "train", name, "--teachers", teachers]
                 about = {"workers": str(compute.workers)}
                 weights = weights_of(params, name)

@@ -15,6 +15,8 @@ from typing import Final
 
 from pydantic import BaseModel, ConfigDict
 
+from pipeline.files import whole_folder
+
 KEYS_FILE: Final = ".job-keys.json"
 """In a job's working folder: the keys for S3 that whoever submitted it has in their environment.
 
@@ -30,6 +32,7 @@ class Needed(BaseModel):
     Attributes:
         folder: it gets a model folder for every teacher.
         teachers: by run name, the address in S3 of every file.
+        targets: of teachers whose targets are stored, the same of these files.
         files: where to copy files of the job's working folder to, by their path in it.
     """
 
@@ -37,7 +40,13 @@ class Needed(BaseModel):
 
     folder: Path
     teachers: dict[str, dict[str, str]]
+    targets: dict[str, dict[str, str]]
     files: dict[Path, Path]
+
+    @property
+    def targets_folder(self) -> Path:
+        """It gets a folder of stored targets for every teacher; no run has such a name."""
+        return self.folder / ".targets"
 
 
 def prepare() -> None:
@@ -71,7 +80,7 @@ def bring(needed: Needed) -> None:
     if _all_here(needed):
         return
     # It imports PyTorch, which most of a job's processes have no other use for.
-    from pipeline.fetch import model_from_objects  # noqa: PLC0415
+    from pipeline.fetch import files_from_objects, model_from_objects  # noqa: PLC0415
 
     needed.folder.mkdir(parents=True, exist_ok=True)
     with (needed.folder / ".lock").open("w") as file:
@@ -79,6 +88,11 @@ def bring(needed: Needed) -> None:
         for name, objects in needed.teachers.items():
             if not (needed.folder / name).exists():
                 model_from_objects(objects, needed.folder / name)
+        for name, objects in needed.targets.items():
+            if not (needed.targets_folder / name).exists():
+                # Whoever reads them compares them with their index, and that with the teacher.
+                with whole_folder(needed.targets_folder / name) as part:
+                    files_from_objects(objects, part)
         for source, target in needed.files.items():
             if not target.exists():
                 target.parent.mkdir(parents=True, exist_ok=True)
@@ -88,5 +102,9 @@ def bring(needed: Needed) -> None:
 
 
 def _all_here(needed: Needed) -> bool:
-    wanted = [*(needed.folder / name for name in needed.teachers), *needed.files.values()]
+    wanted = [
+        *(needed.folder / name for name in needed.teachers),
+        *(needed.targets_folder / name for name in needed.targets),
+        *needed.files.values(),
+    ]
     return all(path.exists() for path in wanted)

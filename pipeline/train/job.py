@@ -16,6 +16,7 @@ class Job(Section):
         run: the run.
         shards: the folder of shards, absolute.
         models: the folder of model folders, absolute: teachers are read from there.
+        targets: the folder of stored targets, absolute.
         checkpoint_steps: see :class:`pipeline.train.loop.Trainer`.
         loaders: loader processes of a worker.
         threads: CPU threads of a worker.
@@ -25,6 +26,7 @@ class Job(Section):
     run: Run
     shards: Path
     models: Path
+    targets: Path
     checkpoint_steps: int
     loaders: int
     threads: int

@@ -62,7 +62,7 @@ class Trainer:
         model: trained in place.
         classes: of its logits.
         method: how it learns.
-        teachers: by run name.
+        teachers: by run name, those that are asked; the logits of others come with the batches.
         training: the parameters.
         seed: of dropout and mixup.
         train: loads this worker's views.
@@ -175,9 +175,9 @@ class Trainer:
         targets = targets_of(labels, self.classes, self.training.label_smoothing)
         if self.training.mixup:
             images, targets = mixup(images, targets, self.training.mixup)
-        number = self.train.view.number(epoch)
+        logits = {name: said.to(device, non_blocking=True) for name, said in batch.logits.items()}
         with self._autocast():
-            losses = self.method.loss(StepBatch(images, targets, labels, number, batch.rows))
+            losses = self.method.loss(StepBatch(images, targets, labels, logits))
         if not math.isfinite(float(losses.total.detach())):
             keys = ", ".join(batch.keys[:8]) + (" ..." if len(batch.keys) > 8 else "")
             raise TrainingError(

@@ -10,6 +10,7 @@ from pipeline.compute import Compute
 from pipeline.data.revision import locate
 from pipeline.data.shards import read_index
 from pipeline.data.streamed import Streaming
+from pipeline.distill.target_index import TARGETS, origin_of, read_target_index
 from pipeline.errors import DataError
 from pipeline.files import remove_folder, whole_folder, write_whole
 from pipeline.models.folder import NORMALISATION, WEIGHTS_FILE, InputSize, ModelInfo, save_model
@@ -34,6 +35,7 @@ def train_run(
     *,
     shards: Path = SHARDS,
     models: Path = MODELS,
+    targets: Path = TARGETS,
     deliver: Callable[[ModelInfo], None] | None = None,
 ) -> ModelInfo:
     """Trains a run, in this process or as a Ray Train job, and writes ``models/<name>/``.
@@ -46,24 +48,32 @@ def train_run(
         compute: where to train.
         shards: the folder of shards.
         models: the folder of model folders.
+        targets: the folder of stored targets.
         deliver: called with the finished model folder in its place, before its checkpoints are
             removed: where it raises, they stay.
 
     Raises:
         UsageError: there is no such run.
-        DataError: the shards or a teacher are missing or damaged.
+        DataError: the shards, a teacher or its stored targets are missing or damaged, or do not fit
+            each other.
         TrainingError: training cannot go on.
     """
     run = find(params, name)
     for teacher in run.teachers:
         if not (models / teacher / WEIGHTS_FILE).exists():
             raise DataError(f"{name} learns from {teacher}, which is not trained: train it first")
-    streaming = _streaming(params.data.rev, compute, shards) if compute.stream else None
+    streaming = streaming_of(params.data.rev, compute, shards) if compute.stream else None
     index = streaming.revision.index if streaming else read_index(shards)
+    for teacher in run.teachers if run.targets == "stored" else ():
+        # Every worker looks again, but Ray takes seconds to start one.
+        weights = models / teacher / WEIGHTS_FILE
+        wanted = origin_of(teacher, weights, index.version, run.view, run.seed)
+        read_target_index(targets / teacher, wanted, index.of("train"))
     job = Job(
         run=_with_absolute_weights(run),
         shards=shards.resolve(),
         models=models.resolve(),
+        targets=targets.resolve(),
         checkpoint_steps=compute.checkpoint_steps,
         loaders=compute.loader_processes,
         threads=compute.worker_threads,
@@ -107,7 +117,12 @@ def _with_absolute_weights(run: Run) -> Run:
     return run.model_copy(update={"network": absolute})
 
 
-def _streaming(rev: str | None, compute: Compute, shards: Path) -> Streaming:
+def streaming_of(rev: str | None, compute: Compute, shards: Path) -> Streaming:
+    """How shards are streamed, where ``compute.stream`` names a remote.
+
+    Raises:
+        DistillError: see :func:`pipeline.data.revision.locate`.
+    """
     assert compute.stream
     return Streaming(
         revision=locate(shards, rev, compute.stream, compute.patience),
@@ -149,7 +164,8 @@ def _info(
         data_source=source,
         data_version=version,
         parameters=run.model_dump(
-            mode="json", include={"training", "distillation", "view", "shuffle_shards", "seed"}
+            mode="json",
+            include={"training", "distillation", "targets", "view", "shuffle_shards", "seed"},
         ),
         code_version=code_version(),
         metrics={

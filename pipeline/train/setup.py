@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Mapping
 
 import torch
 
-from pipeline.data.loader import MEMORY, Loader, ViewDataset
+from pipeline.data.loader import Loader, Stored, ViewDataset
 from pipeline.data.plan import Planner
 from pipeline.data.shards import Index, ShardFolder, ShardSource, read_index
 from pipeline.data.streamed import StreamedShards
 from pipeline.distill.methods import SoftTargets
+from pipeline.distill.store import StoredTargets
+from pipeline.distill.target_index import origin_of, read_target_index
 from pipeline.errors import DataError
-from pipeline.models.build import build
-from pipeline.models.folder import load_model
-from pipeline.runs import Run
+from pipeline.models.build import ScriptClassifier, build
+from pipeline.models.folder import WEIGHTS_FILE, load_model
 from pipeline.train.device import Worker
 from pipeline.train.job import Job
 from pipeline.train.loop import Keeper, Trainer
@@ -26,31 +27,27 @@ def make_trainer(job: Job, worker: Worker, keeper: Keeper) -> Trainer:
     """Builds everything a worker trains with.
 
     Raises:
-        DataError: the shards or a teacher are missing or damaged, or a teacher tells other scripts.
+        DataError: the shards, a teacher or its stored targets are missing or damaged, or do not fit
+            each other.
         UsageError: there are more workers than images in a batch.
     """
     run = job.run
     torch.set_num_threads(job.threads)
-    source, index = _source(job)
-    teachers = {}
-    for name in run.teachers:
-        teachers[name], info = load_model(job.models / name)
-        if info.scripts != index.scripts:
-            raise DataError(
-                f"teacher {name} tells {', '.join(info.scripts)} apart, but the shards hold "
-                f"{', '.join(index.scripts)}; train it again on these shards"
-            )
+    source, index = shards_of(job)
+    live = run.targets == "live"
+    teachers = {name: load_teacher(job, name, index) for name in run.teachers if live}
+    stored = {name: _stored(job, name, index) for name in run.teachers if not live}
     torch.manual_seed(run.seed)
     model = build(run.network, len(index.scripts), run.view)
     return Trainer(
         name=run.name,
         model=model,
         classes=len(index.scripts),
-        method=SoftTargets(run.teachers, run.distillation, _memory(run, worker, index)),
+        method=SoftTargets(run.teachers, run.distillation),
         teachers=teachers,
         training=run.training,
         seed=run.seed,
-        train=make_loader(job, source, index, "train", worker, augmented=True),
+        train=make_loader(job, source, index, "train", worker, augmented=True, stored=stored),
         validation=make_loader(job, source, index, "validation", worker, augmented=False),
         worker=worker,
         keeper=keeper,
@@ -58,24 +55,46 @@ def make_trainer(job: Job, worker: Worker, keeper: Keeper) -> Trainer:
     )
 
 
-def _source(job: Job) -> tuple[ShardSource, Index]:
+def shards_of(job: Job) -> tuple[ShardSource, Index]:
     """Where the job's shards are read from, and what they hold."""
     if job.streaming is None:
         return ShardFolder(job.shards), read_index(job.shards)
     return StreamedShards(job.streaming), job.streaming.revision.index
 
 
-def _memory(run: Run, worker: Worker, index: Index) -> tuple[int, int, int] | None:
-    """The size of what is remembered of teachers, if it is asked for, complete and small enough."""
-    size = (run.view.cycle, index.images("train"), len(index.scripts))
-    # A mixture is no view, and a rank of several is shown other images every epoch.
-    if worker.world_size > 1 or run.training.mixup or not 0 < math.prod(size) * 4 <= MEMORY:
-        return None
-    return size
+def load_teacher(job: Job, name: str, index: Index) -> ScriptClassifier:
+    """A model that is asked about images of these shards.
+
+    Raises:
+        DataError: it is missing or damaged, or tells other scripts apart.
+    """
+    teacher, info = load_model(job.models / name)
+    if info.scripts != index.scripts:
+        raise DataError(
+            f"teacher {name} tells {', '.join(info.scripts)} apart, but the shards hold "
+            f"{', '.join(index.scripts)}; train it again on these shards"
+        )
+    return teacher
+
+
+def _stored(job: Job, name: str, index: Index) -> StoredTargets:
+    """What a teacher said of the views that the job's run is shown."""
+    run, shards = job.run, index.of("train")
+    weights = job.models / name / WEIGHTS_FILE
+    wanted = origin_of(name, weights, index.version, run.view, run.seed)
+    folder = job.targets / name
+    return StoredTargets(folder, read_target_index(folder, wanted, shards), run.shuffle_shards)
 
 
 def make_loader(
-    job: Job, source: ShardSource, index: Index, split: str, worker: Worker, *, augmented: bool
+    job: Job,
+    source: ShardSource,
+    index: Index,
+    split: str,
+    worker: Worker,
+    *,
+    augmented: bool,
+    stored: Mapping[str, Stored] | None = None,
 ) -> Loader:
     """The loader of one split for one worker."""
     run = job.run
@@ -99,4 +118,5 @@ def make_loader(
         # Views of the validation split are cheap: no process of their own for them.
         workers=worker.loaders if augmented else 0,
         pin_memory=worker.device.type == "cuda",
+        stored=stored,
     )

@@ -7,15 +7,18 @@ import os
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
 import pytest
 import torch
 from tiny import SCRIPTS, tiny_images, tiny_shards
 
-from pipeline.data.loader import Batch, Loader, ViewDataset
+from pipeline.data.loader import Batch, Loader, Stored, ViewDataset
 from pipeline.data.plan import Planner
-from pipeline.data.shards import Index, ShardFolder
+from pipeline.data.shards import Index, ShardFolder, read_index
 from pipeline.errors import DataError, UsageError
 from pipeline.params import Augment, View
 
@@ -40,6 +43,7 @@ def loader(
     seed: int | None = 3,
     batch_size: int = 10,
     cycle: int = 0,
+    stored: Mapping[str, Stored] | None = None,
 ) -> Loader:
     index = Index.model_validate_json((folder / "index.json").read_text())
     planner = Planner(
@@ -47,7 +51,9 @@ def loader(
     )
     view = VIEW.model_copy(update={"cycle": cycle})
     dataset = ViewDataset(ShardFolder(folder), index, "train", view, seed, window=2)
-    return Loader(dataset, planner, rank=rank, world_size=world_size, workers=workers)
+    return Loader(
+        dataset, planner, rank=rank, world_size=world_size, workers=workers, stored=stored
+    )
 
 
 def assert_same(first: list[Batch], second: list[Batch]) -> None:
@@ -177,10 +183,30 @@ def test_views_that_are_shown_again_are_not_read_again(tmp_path: Path) -> None:
     assert sorted(k for b in again for k in b.keys) == sorted(k for b in first for k in b.keys)
 
 
-def test_rows_tell_where_images_stand_in_their_split(folder: Path) -> None:
+class Telling:
+    """Stored answers that say of which view they are."""
+
+    def at(self, number: int, places: npt.NDArray[np.int64]) -> npt.NDArray[np.float16]:
+        return np.stack([np.array([number, *place], np.float16) for place in places.tolist()])
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_what_is_stored_of_a_view_comes_with_it_also_from_memory(
+    folder: Path, workers: int
+) -> None:
     in_order = [key for batch in loader(folder).all_in_order() for key in batch.keys]
-    for batch in loader(folder).epoch(2):
-        assert [in_order[row] for row in batch.rows.tolist()] == batch.keys
+    first = np.cumsum([0, *(s.samples for s in read_index(folder).of("train"))])
+    stored = {"a": Telling(), "b": Telling()}
+    for world_size in (1, 2):
+        shown = loader(folder, workers=workers, world_size=world_size, cycle=2, stored=stored)
+        for epoch in range(4):
+            for batch in shown.epoch(epoch):
+                assert list(batch.logits) == ["a", "b"]
+                for key, (number, shard, place) in zip(
+                    batch.keys, batch.logits["b"].int().tolist(), strict=True
+                ):
+                    assert number == epoch % 2
+                    assert in_order[first[shard] + place] == key
 
 
 def test_a_pass_in_order_follows_the_shards_and_shows_plain_images(folder: Path) -> None:

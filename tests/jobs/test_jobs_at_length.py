@@ -186,6 +186,41 @@ def test_dvc_repro_of_a_student_is_a_job_whose_teacher_comes_through_s3(
     assert weights(checkout, STUDENT) == weights(other, STUDENT)
 
 
+def test_stored_targets_go_to_a_job_with_their_teacher(
+    project: Path,
+    checkout: Path,
+    settings: dict[str, Any],
+    s3: Server,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    stored = params(
+        view={"height": 16, "width": 32, "augment": {"noise": 0.5}, "cycle": 2},
+        distillation={"assistant": {}, "student": {}, "targets": "stored"},
+    )
+    text = json.dumps(stored.model_dump(mode="json"))
+    (checkout / "params.yaml").write_text(text)
+    shutil.copytree(project / "models" / TEACHER, checkout / "models" / TEACHER)
+    early = run(checkout, "train", STUDENT, **settings)
+    assert early.returncode == 1
+    assert "holds no stored targets of teacher-cnn: make them by" in early.stderr
+    # No shards are here: this machine, which asks the teacher, streams them.
+    asked = run(checkout, "targets", TEACHER, **settings)
+    assert asked.returncode == 0, asked.stderr
+    done = run(checkout, "train", STUDENT, **settings)
+    assert done.returncode == 0, done.stderr
+    assert f"job {STUDENT}-" in done.stderr
+    assert left(s3) == []
+    monkeypatch.delenv("RAY_ADDRESS")
+    other = without_data(project, tmp_path / "other")
+    (other / "params.yaml").write_text(text)
+    for place in (f"models/{TEACHER}", f"targets/{TEACHER}"):
+        shutil.copytree(checkout / place, other / place)
+    local = run(other, "train", STUDENT, **{**settings, "storage": tmp_path / "kept"})
+    assert local.returncode == 0, local.stderr
+    assert weights(checkout, STUDENT) == weights(other, STUDENT)
+
+
 def test_of_two_that_submit_the_same_at_once_one_attaches_to_the_others_job(
     head: Head, project: Path, settings: dict[str, Any], tmp_path: Path
 ) -> None:

@@ -86,16 +86,13 @@ def test_going_on_from_any_checkpoint_ends_bit_for_bit_the_same(
         assert resumed.best_epoch == whole.best_epoch
 
 
-def test_what_is_remembered_of_views_and_teachers_changes_nothing_when_going_on(
-    folder: Path,
-) -> None:
+def test_what_is_remembered_of_views_changes_nothing_when_going_on(folder: Path) -> None:
     settings = tiny_params(
         training={**EVERYTHING, "mixup": 0, "epochs": 4},
         view={"height": 16, "width": 32, "augment": {"shear": 10, "noise": 0.5}, "cycle": 2},
     )
     keeper = MemoryKeeper()
     whole = trainer(settings, TAUGHT, folder, keeper, checkpoint_steps=3).run()
-    assert any(name.startswith("method.") for name in keeper.kept[0].tensors)
     for checkpoint in keeper.kept:
         resumed = trainer(settings, TAUGHT, folder).run(checkpoint)
         assert same_weights(resumed.weights, whole.weights)

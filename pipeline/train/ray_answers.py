@@ -1,0 +1,89 @@
+"""A teacher on every worker of a Ray cluster, each asked about one shard after another."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import ray
+from ray.exceptions import RayActorError
+from ray.util import ActorPool
+
+from pipeline.compute import Compute
+from pipeline.distill.store import Logits
+from pipeline.errors import DistillError, TransientError, UsageError
+from pipeline.train import ray_cluster
+from pipeline.train.job import Job
+
+if TYPE_CHECKING:
+    from pipeline.train.answers import Answerer
+
+
+class _Asked:
+    """One worker. It is made anew where it died, and asked again."""
+
+    def __init__(self, job: str) -> None:
+        self._job = job
+        self._answerer: Answerer | None = None
+
+    def answers(self, shard: int) -> tuple[int, Logits | DistillError]:
+        """The shard and its logits.
+
+        An error of ours is an answer too: Ray would put its trace into the message.
+        """
+        # Seconds to import, and only a worker needs them.
+        from pipeline.train.answers import Answerer  # noqa: PLC0415
+
+        try:
+            if self._answerer is None:
+                self._answerer = Answerer(Job.model_validate_json(self._job))
+            return shard, self._answerer.answers(shard)
+        except DistillError as error:
+            return shard, error
+
+
+def answers_on_ray(
+    job: Job, shards: Sequence[int], compute: Compute
+) -> Iterator[tuple[int, Logits]]:
+    """Asks about shards on all workers, and yields the answers as they come.
+
+    Args:
+        job: of the run that is asked.
+        shards: numbers within the training split.
+        compute: workers, threads, restarts.
+
+    Raises:
+        UsageError: there are fewer processors than workers.
+        DistillError: what a worker met.
+        TransientError: a worker died more often than ``compute.failures`` allows.
+    """
+    ray_cluster.connect()
+    there = ray.cluster_resources()
+    kind = "GPU" if there.get("GPU", 0) > 0 else "CPU"
+    share = 1 if kind == "GPU" else compute.worker_threads
+    workers = min(compute.workers, len(shards))
+    if workers * share > there.get(kind, 0):
+        raise UsageError(
+            f"DISTILL_WORKERS={compute.workers}, but Ray has {there.get(kind, 0):g} {kind}s, and "
+            f"each worker takes {share}: take fewer workers or DISTILL_THREADS"
+        )
+    asked = ray.remote(_Asked).options(
+        num_cpus=share if kind == "CPU" else 1,
+        num_gpus=share if kind == "GPU" else 0,
+        max_restarts=compute.failures,
+        max_task_retries=compute.failures,
+    )
+    pool = ActorPool([asked.remote(job.model_dump_json()) for _ in range(workers)])
+    for shard in shards:
+        pool.submit(lambda worker, one: worker.answers.remote(one), shard)
+    try:
+        while pool.has_next():
+            shard, said = pool.get_next_unordered()
+            if isinstance(said, DistillError):
+                raise said
+            yield shard, said
+    except RayActorError as error:
+        raise TransientError(
+            f"a worker that asks {job.run.name} died too often ({error}): run the same command "
+            "again, what is done is kept"
+        ) from error
