@@ -1,4 +1,4 @@
-"""Several hosts on one machine: network namespaces on a bridge, with disks and names of their own.
+"""Several hosts on one machine: namespaces on a bridge, each with a disk and a name of its own.
 
 What differs from real hosts is that they share a kernel, the processors and the Python environment.
 Making them needs root.
@@ -35,7 +35,7 @@ exec "$@"
 
 def possible() -> bool:
     """Whether this machine and who runs the tests can make hosts."""
-    if os.geteuid() or not (shutil.which("ip") and shutil.which("unshare")):
+    if os.geteuid() or not all(map(shutil.which, ("ip", "unshare", "setpriv"))):
         return False
     probe = f"sdp{os.getpid()}"
     made = subprocess.run(["ip", "netns", "add", probe], capture_output=True, check=False)
@@ -110,6 +110,18 @@ class Rig:
         if node := self._nodes.pop(number, None):
             node.wait()
 
+    def alive(self, number: int) -> bool:
+        """Whether a host's Ray has not ended."""
+        return number in self._nodes and self._nodes[number].poll() is None
+
+    def cut_off(self, number: int) -> None:
+        """Takes a host off the network."""
+        _ip("link", "set", f"{self._hosts[number - 1]}v", "down")
+
+    def reconnect(self, number: int) -> None:
+        """Puts a host back on the network."""
+        _ip("link", "set", f"{self._hosts[number - 1]}v", "up")
+
     def processes(self, number: int) -> dict[int, str]:
         """What runs on a host: numbers of processes and command lines."""
         found = {}
@@ -148,7 +160,9 @@ class Rig:
         with (self._folder / f"{host}.txt").open("wb") as out:
             return subprocess.Popen(
                 [
-                    *("ip", "netns", "exec", host, "unshare", "--mount", "--uts"),
+                    # Whatever ends this process ends its hosts, and all that runs on them.
+                    *("setpriv", "--pdeathsig", "KILL", "ip", "netns", "exec", host, "unshare"),
+                    *("--mount", "--uts", "--pid", "--fork", "--kill-child", "--mount-proc"),
                     *("sh", "-ec", _ENTER, "sh", host, str(self.disk), str(self._folder / "hosts")),
                     *(ray, "start", "--block", "--disable-usage-stats", *role),
                     *(f"--node-ip-address={address}", f"--num-cpus={self._cpus}"),

@@ -1,0 +1,106 @@
+"""A Ray Train job over machines that come and go, each a node of a real cluster on this one."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from commands import descendants, run, start, wait_until, write_project
+from ray.cluster_utils import Cluster
+
+pytestmark = [pytest.mark.slow, pytest.mark.long]
+
+COMMAND = ("train", "student-alone")
+SETTINGS: dict[str, Any] = {
+    "training": {"epochs": 60, "batch_size": 10, "ema": 0.9, "lr": 0.02},
+    "models": {"student": {"network": {"architecture": "cnn", "channels": [8, 12]}}},
+}
+
+
+@pytest.fixture
+def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
+    """A head without room for workers, and three machines with room for one each."""
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": True})
+    for _ in range(3):
+        made.add_node(num_cpus=1)
+    made.wait_for_nodes()
+    monkeypatch.setenv("RAY_ADDRESS", made.address)
+    yield made
+    made.shutdown()
+
+
+def weights(project: Path) -> bytes:
+    return (project / "models/student-alone/model.safetensors").read_bytes()
+
+
+def said(project: Path) -> str:
+    return (project / "out.txt").read_text()
+
+
+def has_checkpoint(project: Path) -> bool:
+    known = (project / ".checkpoints").glob("student-alone-*/checkpoint_manager_snapshot.json")
+    return any("checkpoint_20" in path.read_text() for path in known)
+
+
+def machine_of_a_worker(cluster: Cluster) -> Any:
+    """A machine that a worker is on."""
+
+    def has_worker(node: Any) -> bool:
+        (raylet,) = node.all_processes["raylet"]
+        started = descendants(raylet.process.pid).values()
+        return any("RayTrainWorker" in command for command in started)
+
+    return next(node for node in cluster.worker_nodes if has_worker(node))
+
+
+def test_a_notice_that_a_machine_will_go_leads_to_a_checkpoint(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    undisturbed = write_project(tmp_path / "undisturbed", **SETTINGS)
+    done = run(undisturbed, *COMMAND, workers=2)
+    assert done.returncode == 0, done.stderr
+    project = write_project(tmp_path / "project", **SETTINGS)
+    process = start(project, *COMMAND, workers=2)
+    try:
+        wait_until(lambda: has_checkpoint(project), process)
+        node = machine_of_a_worker(cluster)
+        subprocess.run(
+            [
+                *("ray", "drain-node", "--address", cluster.address, "--node-id", node.node_id),
+                *("--reason", "DRAIN_NODE_REASON_PREEMPTION", "--reason-message", "spot"),
+                *("--deadline-remaining-seconds", "20"),
+            ],
+            check=True,
+            timeout=60,
+        )
+        wait_until(lambda: "is about to go: a checkpoint is kept" in said(project), process)
+        cluster.remove_node(node, allow_graceful=False)
+        assert process.wait(timeout=240) == 0, said(project)
+    finally:
+        process.kill()
+        process.wait()
+    assert "goes on from epoch" in said(project)
+    assert weights(project) == weights(undisturbed)
+
+
+def test_a_machine_that_leaves_does_not_end_a_job_that_may_have_fewer_workers(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    project = write_project(tmp_path / "project", **SETTINGS)
+    process = start(project, *COMMAND, workers=3, min_workers=1)
+    try:
+        wait_until(lambda: has_checkpoint(project), process)
+        cluster.remove_node(machine_of_a_worker(cluster), allow_graceful=False)
+        assert process.wait(timeout=240) == 0, said(project)
+    finally:
+        process.kill()
+        process.wait()
+    workers = re.findall(r"worker 1 of (\d)", said(project))
+    assert workers[0] == "3"
+    assert workers[-1] in {"1", "2"}
+    assert "goes on from epoch" in said(project)
