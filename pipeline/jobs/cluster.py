@@ -14,6 +14,7 @@ from ray.autoscaler.sdk import request_resources
 from pipeline.compute import Compute
 from pipeline.errors import UsageError
 from pipeline.jobs.worker import prepare
+from pipeline.train import ray_cluster
 from pipeline.train.placement import room_for, share_of, too_few
 
 log = logging.getLogger(__name__)
@@ -73,4 +74,4 @@ def wait_for(compute: Compute) -> None:
 
 
 def _room(share: Mapping[str, float]) -> int:
-    return room_for(share, [node["Resources"] for node in ray.nodes() if node["Alive"]])
+    return room_for(share, ray_cluster.machines())

@@ -11,9 +11,10 @@ from ray.util import ActorPool
 
 from pipeline.compute import Compute
 from pipeline.distill.store import Logits
-from pipeline.errors import DistillError, TransientError, UsageError
+from pipeline.errors import DistillError, TransientError
 from pipeline.train import ray_cluster
 from pipeline.train.job import Job
+from pipeline.train.placement import place
 
 if TYPE_CHECKING:
     from pipeline.train.answers import Answerer
@@ -53,25 +54,21 @@ def answers_on_ray(
         compute: workers, threads, restarts.
 
     Raises:
-        UsageError: there are fewer processors than workers.
+        UsageError: there is room for too few workers.
         DistillError: what a worker met.
         TransientError: a worker died more often than ``compute.failures`` allows.
     """
     ray_cluster.connect()
-    there = ray.cluster_resources()
-    kind = "GPU" if there.get("GPU", 0) > 0 else "CPU"
-    share = 1 if kind == "GPU" else compute.worker_threads
     workers = min(compute.workers, len(shards))
-    if workers * share > there.get(kind, 0):
-        raise UsageError(
-            f"DISTILL_WORKERS={compute.workers}, but Ray has {there.get(kind, 0):g} {kind}s, and "
-            f"each worker takes {share}: take fewer workers or DISTILL_THREADS"
-        )
+    # Views are made in the worker itself.
+    asking = compute.model_copy(update={"workers": workers, "min_workers": None, "loaders": 0})
+    share = place(asking, ray_cluster.machines()).share
     asked = ray.remote(_Asked).options(
-        num_cpus=share if kind == "CPU" else 1,
-        num_gpus=share if kind == "GPU" else 0,
+        num_cpus=share["CPU"],
+        num_gpus=share.get("GPU", 0),
         max_restarts=compute.failures,
         max_task_retries=compute.failures,
+        scheduling_strategy="SPREAD",
     )
     pool = ActorPool([asked.remote(job.model_dump_json()) for _ in range(workers)])
     for shard in shards:

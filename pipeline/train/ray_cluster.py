@@ -25,6 +25,11 @@ def connect() -> None:
         start()
 
 
+def machines() -> list[dict[str, float]]:
+    """What Ray counts on each machine of the cluster that is up."""
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+
+
 def start(*, show_workers: bool = True) -> str:
     """Starts Ray on this machine, until this process ends.
 

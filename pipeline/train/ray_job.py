@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import ray
 import ray.train
 import torch
 from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig, UserCallback
@@ -45,6 +44,7 @@ class ReportKeeper:
     def __init__(self, rank: int) -> None:
         self._rank = rank
         self._watched = os.environ.get(ray_cluster.WATCHER) != "0"
+        self._steps = 0
         self._warned: ray.train.PreemptionInfo | None = None
 
     def keep(self, checkpoint: Checkpoint, metrics: Mapping[str, float]) -> None:
@@ -58,7 +58,8 @@ class ReportKeeper:
 
     def asks(self, step: int) -> bool:
         """See :class:`pipeline.train.loop.Keeper`; once for each notice that a machine will go."""
-        if not self._watched or (step + 1) % STEPS_BETWEEN_LOOKS:
+        self._steps += 1
+        if not self._watched or self._steps % STEPS_BETWEEN_LOOKS:
             return False
         warned = ray.train.get_preemption_info()
         if warned is None or warned == self._warned:
@@ -97,8 +98,7 @@ def train_on_ray(job: Job, name: str, compute: Compute) -> Trained:
         TrainingError: a worker raised anything else.
     """
     ray_cluster.connect()
-    machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    placement = place(compute, machines)
+    placement = place(compute, ray_cluster.machines())
     workers: int | tuple[int, int] = compute.workers
     if compute.min_workers is not None:
         workers = (compute.min_workers, compute.workers)
