@@ -284,7 +284,9 @@ def test_a_failed_jobs_own_error_and_exit_code_arrive_and_it_can_be_tried_again(
         done = run(checkout, "train", RUN, **{**settings, "workers": 64, "wait": 0.1})
         assert done.returncode == 2, done.stderr
         *_, last = done.stderr.strip().splitlines()
-        assert last.startswith("error: DISTILL_WORKERS=64, but after 0.1 s the cluster has room for 2")
+        assert last.startswith(
+            "error: DISTILL_WORKERS=64, but after 0.1 s the cluster has room for 2: each takes 1"
+        )
         found = [one for one in jobs(head) if one["submission_id"] in last]
         assert [one["status"] for one in found] == ["FAILED"] * len(found)
         assert last.endswith(f"{attempt} at {head.address})")
