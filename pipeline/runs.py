@@ -5,10 +5,11 @@ A teacher, an assistant and a student differ only in what stands here.
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
 from pipeline.errors import UsageError
-from pipeline.params import Architecture, Distillation, Params, Section, Training, View
+from pipeline.params import Architecture, Augment, Distillation, Params, Section, Training, View
 
 Role = Literal["teacher", "assistant", "student"]
 
@@ -90,16 +91,62 @@ def _run(
     teachers: dict[str, float] | None = None,
     distillation: Distillation | None = None,
 ) -> Run:
-    total = sum((teachers or {}).values())
-    return Run(
+    run = Run(
         name=name,
         role=role,
         model=model,
         network=params.models[model].network,
-        teachers={key: weight / total for key, weight in (teachers or {}).items()},
+        teachers=shares(teachers or {}),
         view=params.view,
         training=params.training_of(model),
         distillation=distillation,
         shuffle_shards=params.data.shuffle_shards,
         seed=params.seed,
     )
+    return vary(run, params.search.overrides) if model == "student" else run
+
+
+def shares(weights: Mapping[str, float]) -> dict[str, float]:
+    """Weights of teachers, summing to one."""
+    total = sum(weights.values())
+    return {name: weight / total for name, weight in weights.items()}
+
+
+def vary(run: Run, values: Mapping[str, Any]) -> Run:
+    """A run with other settings.
+
+    Args:
+        run: as params.yaml has it.
+        values: by their names: ``training.<key>``; ``distillation.<key>``, which a run without
+            teachers does without; ``width``, which multiplies its channels; ``augmentation``, which
+            multiplies how far its views differ from their images, probabilities up to 1.
+
+    Raises:
+        ValueError: a value is refused as params.yaml would refuse it, or the network has no
+            channels to multiply.
+    """
+    content = run.model_dump()
+    for key, value in values.items():
+        section, _, name = key.rpartition(".")
+        if section == "training" or (section == "distillation" and run.distillation is not None):
+            content[section][name] = value
+        elif key == "width":
+            if "channels" not in content["network"]:
+                raise ValueError(f"width: a {run.network.architecture} network has no channels")
+            channels = content["network"]["channels"]
+            content["network"]["channels"] = [max(1, round(value * one)) for one in channels]
+        elif key == "augmentation":
+            content["view"]["augment"] = _stronger(run.view.augment, value)
+    varied = Run.model_validate(content)
+    loss = varied.distillation.loss if varied.distillation else None
+    if loss == "dkd" and varied.training.mixup:
+        raise ValueError("distillation.loss: dkd needs training.mixup 0")
+    return varied
+
+
+def _stronger(augment: Augment, factor: float) -> dict[str, float]:
+    chances = {"blur", "noise", "jpeg", "shrink", "stroke", "occlude"}
+    return {
+        name: min(1.0, value * factor) if name in chances else value * factor
+        for name, value in augment.model_dump().items()
+    }

@@ -65,7 +65,7 @@ def train_run(
         from pipeline.train.ray_job import train_on_ray  # noqa: PLC0415
 
         trained = train_on_ray(job, job_name, compute)
-    info = _info(run, trained, index.source, index.version, index.scripts)
+    info = model_info(run, trained, index.source, index.version, index.scripts)
     written = write_model(models / name, info, trained)
     # The model is in its place.
     if compute.workers == 0:
@@ -108,9 +108,10 @@ def _plan(run: Run, images: int) -> str:
     return f"{run.training.epochs} epochs of {images:,} images{taught}"
 
 
-def _info(
+def model_info(
     run: Run, trained: Trained, source: str, version: str, scripts: tuple[str, ...]
 ) -> ModelInfo:
+    """What a trained model says of itself."""
     best = trained.history[trained.best_epoch - 1]
     return ModelInfo(
         run=run.name,
