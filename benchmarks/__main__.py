@@ -31,6 +31,7 @@ from benchmarks.flow import flow_overhead
 from benchmarks.loading import loader_ratio
 from benchmarks.scaling import scaling_efficiency
 from benchmarks.sizes import compare_sizes
+from benchmarks.startup import startup_seconds
 from benchmarks.streaming import streaming_ratios
 from benchmarks.targets import target_ratios
 from benchmarks.training import ray_ratio
@@ -41,7 +42,7 @@ from pipeline.params import Params
 from pipeline.train.run import SHARDS
 
 RESULTS = Path("benchmarks/results")
-MEASURES = ("loader", "training", "scaling", "streaming", "sizes", "flow", "targets")
+MEASURES = ("loader", "training", "scaling", "startup", "streaming", "sizes", "flow", "targets")
 
 
 def main() -> None:
@@ -77,6 +78,7 @@ def _measure(name: str, settings: Params, index: Index, folder: Path, pairs: int
         "loader": lambda: loader_ratio(settings, index, pairs),
         "training": lambda: ray_ratio(settings, folder, pairs),
         "scaling": lambda: {"ratio": scaling_efficiency(settings, folder, pairs)},
+        "startup": lambda: {"seconds": startup_seconds(settings, folder, pairs)},
         "streaming": lambda: streaming_ratios(settings, index, folder, pairs),
         "sizes": lambda: compare_sizes(settings),
         "flow": lambda: {"seconds": flow_overhead(pairs)},
@@ -110,6 +112,7 @@ ROWS = (
     ("Ray Train job over direct loop, seconds", "training", "ratio", "at most 1.05"),
     ("start-up of a Ray Train job, seconds", "training", "startup_seconds", ""),
     ("two workers over twice one, images/s, teacher", "scaling", "ratio", "at least 0.85"),
+    ("a job on a running cluster beside its epochs, seconds", "startup", "seconds", ""),
     ("an epoch from S3 over one from disk, images/s, cold", "streaming", "cold", "at least 0.7"),
     ("the same with a full cache", "streaming", "warm", "at least 0.98"),
     ("requests of an epoch to S3, cold", "streaming", "requests_cold", ""),

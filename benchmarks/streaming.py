@@ -7,13 +7,12 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from benchmarks.spread import spread
+from benchmarks.variables import variables
 from cluster.seaweedfs import Server
 from pipeline.data import stream
 from pipeline.data.loader import Loader, ViewDataset
@@ -34,7 +33,7 @@ def streaming_ratios(params: Params, index: Index, folder: Path, pairs: int) -> 
     Every epoch is one of a loader of its own, with its loader process: the first of a training.
     Ratios are of images a second. Then DVC is timed beside boto3, with the same bytes.
     """
-    with Server(folder / "s3") as server, _environment(server):
+    with Server(folder / "s3") as server, variables(server.credentials.environment()):
         _upload(server, "bench", index)
         bucket = server.credentials.bucket
         objects = {shard.name: f"s3://{bucket}/bench/{shard.name}" for shard in index.shards}
@@ -155,15 +154,3 @@ def _seconds(work: Any) -> float:
     began = time.perf_counter()
     work()
     return time.perf_counter() - began
-
-
-@contextmanager
-def _environment(server: Server) -> Iterator[None]:
-    """The environment of a shell that sourced the server's env file."""
-    before = dict(os.environ)
-    os.environ.update(server.credentials.environment())
-    try:
-        yield
-    finally:
-        os.environ.clear()
-        os.environ.update(before)

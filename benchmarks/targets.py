@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import statistics
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from benchmarks.part import some_shards
 from benchmarks.spread import spread
 from pipeline.compute import Compute, cores
-from pipeline.data.shards import Index, read_index, read_shard
-from pipeline.data.shards import build as build_shards
-from pipeline.data.source import WordImage
+from pipeline.data.shards import Index
 from pipeline.distill.target_index import TARGETS
 from pipeline.models.build import build
 from pipeline.models.folder import NORMALISATION, InputSize, ModelInfo, save_model
@@ -21,7 +19,6 @@ from pipeline.params import Params
 from pipeline.runs import Run, find
 from pipeline.train.job import Job
 from pipeline.train.local import train_here
-from pipeline.train.run import SHARDS
 from pipeline.train.targets import make_targets
 
 WAYS = ("labels", "stored", "live")
@@ -41,7 +38,7 @@ def target_ratios(params: Params, folder: Path, pairs: int) -> dict[str, Any]:
     view = params.view.model_copy(update={"cycle": 1})
     chain = params.distillation.model_copy(update={"targets": "stored"})
     params = params.model_copy(update={"view": view, "distillation": chain})
-    shards, teacher = _some_shards(folder / "shards"), f"teacher-{params.teachers[0]}"
+    shards, teacher = some_shards(folder / "shards", SHARDS_TAKEN), f"teacher-{params.teachers[0]}"
     _untrained(find(params, teacher), shards, folder / "models" / teacher)
     made = make_targets(
         params,
@@ -69,21 +66,6 @@ def target_ratios(params: Params, folder: Path, pairs: int) -> dict[str, Any]:
         "bytes": spread([stored]),
         **{f"{way}_seconds": spread(found) for way, found in seconds.items()},
     }
-
-
-def _some_shards(folder: Path) -> Index:
-    """A part of the data as shards of their own."""
-    whole = read_index(SHARDS)
-    taken = [*whole.of("train")[:SHARDS_TAKEN], *whole.of("validation")[:1], *whole.of("test")[:1]]
-    images = [
-        WordImage(sample.key, shard.split, sample.script, shard.name, partial(bytes, sample.jpeg))
-        for shard in taken
-        for sample in read_shard(SHARDS, shard)
-    ]
-    size = max(shard.samples for shard in taken)
-    return build_shards(
-        images, folder, source=whole.source, scripts=whole.scripts, shard_images=size
-    )
 
 
 def _job(params: Params, way: str, folder: Path) -> Job:
