@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,17 +22,26 @@ SETTINGS: dict[str, Any] = {
 }
 
 
+@contextmanager
+def machines(count: int, patch: pytest.MonkeyPatch, **each: int) -> Iterator[Cluster]:
+    """A head without room for workers, and machines on which Ray counts what is given."""
+    patch.setenv("RAY_AUTH_MODE", "disabled")
+    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": True})
+    try:
+        for _ in range(count):
+            made.add_node(**each)
+        made.wait_for_nodes()
+        patch.setenv("RAY_ADDRESS", made.address)
+        yield made
+    finally:
+        made.shutdown()
+
+
 @pytest.fixture
 def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
-    """A head without room for workers, and three machines with room for one each."""
-    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
-    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": True})
-    for _ in range(3):
-        made.add_node(num_cpus=1)
-    made.wait_for_nodes()
-    monkeypatch.setenv("RAY_ADDRESS", made.address)
-    yield made
-    made.shutdown()
+    """Three machines with room for one worker each."""
+    with machines(3, monkeypatch, num_cpus=1) as made:
+        yield made
 
 
 def weights(project: Path) -> bytes:
@@ -104,3 +114,18 @@ def test_a_machine_that_leaves_does_not_end_a_job_that_may_have_fewer_workers(
     assert workers[0] == "3"
     assert workers[-1] in {"1", "2"}
     assert "goes on from epoch" in said(project)
+
+
+def test_workers_have_a_gpu_each_and_speak_nccl(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Ray counts GPUs here that are not there: NCCL is where such a job ends."""
+    project = write_project(tmp_path / "project", **SETTINGS)
+    with machines(2, monkeypatch, num_cpus=2, num_gpus=1):
+        refused = run(project, *COMMAND, workers=3)
+        assert refused.returncode == 2
+        assert "Ray has room for 2" in refused.stderr
+        assert "each takes 1 GPU and" in refused.stderr
+        placed = run(project, *COMMAND, workers=2)
+        assert placed.returncode == 1
+        assert "ProcessGroupNCCL is only supported with GPUs" in placed.stderr
