@@ -21,6 +21,7 @@ from bucket import RUN, params, without_data
 from clustered import ASSISTANT, STUDENT, TEACHER, jobs, left, trained_here, weights
 from commands import ROOT, environment, run, start, wait_until
 from head import Head
+from projects import git
 from safetensors.torch import save_file
 
 from cluster.seaweedfs import Server
@@ -164,6 +165,7 @@ def test_dvc_repro_of_a_student_is_a_job_whose_teacher_comes_through_s3(
     command = f"{sys.executable} -m pipeline train {STUDENT}"
     stages["stages"]["student"] = {"cmd": command, "outs": [f"models/{STUDENT}"]}
     (checkout / "dvc.yaml").write_text(json.dumps(stages))
+    git(checkout, "init", "-q")
     done = subprocess.run(
         [sys.executable, "-m", "dvc", "repro", "--single-item", "student"],
         cwd=checkout,
