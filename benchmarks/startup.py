@@ -6,7 +6,6 @@ import csv
 import os
 import secrets
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -20,6 +19,7 @@ from ray.cluster_utils import Cluster
 from benchmarks.part import some_shards
 from benchmarks.spread import spread
 from benchmarks.variables import variables
+from cluster.ports import HOST, ports_for
 from cluster.seaweedfs import Server
 from pipeline.compute import cores
 from pipeline.params import Params
@@ -79,14 +79,12 @@ def _job(project: Path, params: Params, seed: int) -> float:
 def _cluster() -> Iterator[None]:
     """One machine as a cluster, with its job server on loopback behind a token."""
     token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(16)}
-    with socket.socket() as free, variables(token):
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-        free.close()
-        head = {"num_cpus": cores(), "include_dashboard": True, "dashboard_port": port}
+    ports = ports_for(["dashboard_port", "dashboard_agent_listen_port"])
+    with variables(token):
+        head = {"num_cpus": cores(), "include_dashboard": True, **ports}
         cluster = Cluster(initialize_head=True, head_node_args=head)
         try:
-            with variables({"RAY_ADDRESS": f"http://127.0.0.1:{port}"}):
+            with variables({"RAY_ADDRESS": f"http://{HOST}:{ports['dashboard_port']}"}):
                 yield
         finally:
             cluster.shutdown()

@@ -1,4 +1,4 @@
-"""A proxy on loopback between a client and the S3 server, which does what networks do."""
+"""A proxy on loopback between a client and a server, which does what networks do."""
 
 from __future__ import annotations
 
@@ -124,6 +124,18 @@ def _head(client: socket.socket) -> tuple[str, bytes]:
             return "", b""
         received += chunk
     head, _, body = received.partition(b"\r\n\r\n")
+    said = {
+        name.lower(): value
+        for name, _, value in (line.partition(": ") for line in head.decode().split("\r\n"))
+    }
+    # Who expects to be told to go on sends nothing before the server has said so.
+    missing = 0 if "expect" in said else int(said.get("content-length", 0)) - len(body)
+    while missing > 0:
+        chunk = client.recv(65536)
+        if not chunk:
+            return "", b""
+        body += chunk
+        missing -= len(chunk)
     return head.decode(), body
 
 

@@ -22,6 +22,9 @@ from pipeline.failure import LINE, Failure, error_of
 PATIENCE_SECONDS: Final = 300.0
 """How long a cluster may not answer while a job on it is followed."""
 _EVERY_SECONDS: Final = 0.5
+_AGENT: Final = "No available agent"
+_AGENT_SECONDS: Final = 60.0
+"""How long a cluster that has just started may be without an agent that starts jobs."""
 _SILENT_SECONDS: Final = 60.0
 """How long a job may say nothing before its connection is made anew."""
 _BROKEN: Final = (ConnectionError, RuntimeError, requests.RequestException, aiohttp.ClientError)
@@ -123,25 +126,31 @@ class JobServer:
         Returns:
             The submission id; of another's job, where somebody has submitted the same just now.
         """
+        deadline = time.monotonic() + _AGENT_SECONDS
         with self._errors():
-            attempts = self._attempts(name)
-            for job in attempts:
-                if not job.status.is_terminal():
-                    return str(job.submission_id)
-            number = len(attempts) + 1
-            wanted = name if number == 1 else f"{name}-{number}"
-            try:
-                self._client.submit_job(
-                    entrypoint=command,
-                    submission_id=wanted,
-                    runtime_env={"working_dir": str(folder), "env_vars": environment},
-                    metadata=about,
-                )
-            except RuntimeError:
-                # Of two that submit at once one comes first: the server takes a name only once.
-                if all(job.submission_id != wanted for job in self._attempts(name)):
-                    raise
-            return wanted
+            while True:
+                attempts = self._attempts(name)
+                for job in attempts:
+                    if not job.status.is_terminal():
+                        return str(job.submission_id)
+                number = len(attempts) + 1
+                wanted = name if number == 1 else f"{name}-{number}"
+                try:
+                    self._client.submit_job(
+                        entrypoint=command,
+                        submission_id=wanted,
+                        runtime_env={"working_dir": str(folder), "env_vars": environment},
+                        metadata=about,
+                    )
+                    return wanted
+                except RuntimeError as error:
+                    # Of two that submit at once one comes first: a name is taken only once.
+                    if any(job.submission_id == wanted for job in self._attempts(name)):
+                        return wanted
+                    # Ray has no type for it: its client tells every refusal in words alone.
+                    if _AGENT not in str(error) or time.monotonic() > deadline:
+                        raise
+                time.sleep(_EVERY_SECONDS)
 
     def follow(
         self,

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 from bucket import RUN
 from clustered import TEACHER, jobs, left, trained_here, weights
-from commands import run, start, wait_until
+from commands import environment, run, start, wait_until
 from head import Head
+from proxy import Fault, Proxy, Request
 
 from cluster.seaweedfs import Server
 from pipeline.errors import ClusterError
@@ -69,3 +72,31 @@ def test_without_the_token_nothing_is_submitted(
 def test_a_cluster_that_is_not_there_is_said_to_be() -> None:
     with pytest.raises(ClusterError, match=r"cluster at http://127.0.0.1:9 \(from RAY_ADDRESS\)"):
         JobServer("http://127.0.0.1:9")
+
+
+def test_a_cluster_that_has_just_started_is_waited_for(
+    head: Head, settings: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its job server answers before there is an agent that starts jobs."""
+    fault = Fault(status=500, code="No available agent to submit job, please try again later.")
+
+    def refuse_once(request: Request) -> Fault | None:
+        is_first = not proxy.injected[fault]
+        return fault if is_first and request.line.startswith("POST /api/jobs/") else None
+
+    # In a process of its own: Ray keeps the token that it saw first, and takes its address from
+    # the environment before any other.
+    code = (
+        "import pathlib, sys; from pipeline.jobs.client import JobServer; "
+        "print(JobServer(sys.argv[1]).submit('waited-for', 'true', pathlib.Path('.'), {}, {}))"
+    )
+    with Proxy(head.address) as proxy:
+        proxy.rule = refuse_once
+        monkeypatch.setenv("RAY_ADDRESS", proxy.endpoint)
+        command = [sys.executable, "-c", code, proxy.endpoint]
+        done = subprocess.run(
+            command, cwd=tmp_path, env=environment(), capture_output=True, text=True, check=False
+        )
+    assert done.returncode == 0, done.stderr
+    assert (done.stdout.strip(), proxy.injected[fault]) == ("waited-for", 1)
+    assert [one["submission_id"] for one in jobs(head)].count("waited-for") == 1
