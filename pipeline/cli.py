@@ -30,6 +30,13 @@ app = typer.Typer(
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 ParamsFile = Annotated[Path, typer.Option("--params", help="The parameter file.")]
+Teachers = Annotated[
+    str | None,
+    typer.Option(
+        metavar="s3://BUCKET/PREFIX",
+        help="In a job on a cluster: where the folders of the models that it takes lie.",
+    ),
+]
 RunName = Annotated[str, typer.Argument(metavar="RUN", help="A run, e.g. student-ocr.")]
 PARAMS = params.PARAMS_FILE
 SHARDS = Path("data/shards")
@@ -101,13 +108,7 @@ def shards(
 @app.command()
 def train(
     run: RunName,
-    teachers: Annotated[
-        str | None,
-        typer.Option(
-            metavar="s3://BUCKET/PREFIX",
-            help="In a job on a cluster: where its teachers' model folders lie.",
-        ),
-    ] = None,
+    teachers: Teachers = None,
     params_file: ParamsFile = PARAMS,
     as_json: Json = False,
 ) -> None:
@@ -136,20 +137,37 @@ def train(
 
 
 @app.command()
-def targets(run: RunName, params_file: ParamsFile = PARAMS, as_json: Json = False) -> None:
+def targets(
+    run: RunName,
+    teachers: Teachers = None,
+    params_file: ParamsFile = PARAMS,
+    as_json: Json = False,
+) -> None:
     """Ask the model of a run about every training view, once, for the runs that it teaches.
 
-    Goes on where it was interrupted. With RAY_ADDRESS=http://HOST:8265 this machine asks.
+    Goes on where it was interrupted. With RAY_ADDRESS=http://HOST:8265 it becomes a job on that
+    cluster, whose answers are brought back.
     """
     from pipeline.jobs import where
-    from pipeline.train.targets import make_targets
 
-    chosen = compute.load()
-    if where.job_server():
-        chosen = chosen.model_copy(update={"workers": 0})
-    index = make_targets(params.load(params_file), run, chosen, shards=SHARDS, models=MODELS)
-    stored = {"views": index.views, "bytes": sum(file.bytes for file in index.files)}
-    _show({"targets": f"targets/{run}", "mode": index.targets, **stored}, as_json)
+    settings, chosen = params.load(params_file), compute.load()
+    stored = settings.distillation.targets == "stored"
+    if stored and (job := where.submission_id()):
+        from pipeline.jobs.inside import targets_in_job
+
+        index = targets_in_job(settings, run, chosen, job, teachers)
+    elif teachers is not None:
+        raise UsageError("--teachers is for jobs on a cluster; here they are taken from models/")
+    elif stored and (address := where.job_server()):
+        from pipeline.jobs.submit import targets_on_cluster
+
+        index = targets_on_cluster(settings, run, chosen, address, stop=_asked_to_stop)
+    else:
+        from pipeline.train.targets import make_targets
+
+        index = make_targets(settings, run, chosen, shards=SHARDS, models=MODELS)
+    sizes = {"views": index.views, "bytes": sum(file.bytes for file in index.files)}
+    _show({"targets": f"targets/{run}", "mode": index.targets, **sizes}, as_json)
 
 
 @app.command()

@@ -1,8 +1,8 @@
 """What a job and the checkout that it works for hand each other through S3.
 
-Below the storage, ``jobs/<job>/teachers/<run>/`` holds the models that the job learns from, each
-with its stored targets in ``targets/``, and ``jobs/<job>/model/`` the one it made. A job is named
-by all that decides its weights.
+Below the storage, ``jobs/<job>/teachers/<run>/`` holds the models that a job learns from or asks,
+each with its stored targets in ``targets/`` where it learns from them; ``jobs/<job>/model/`` or
+``jobs/<job>/targets/`` what it made. A job is named by all that decides what it makes.
 """
 
 from __future__ import annotations
@@ -39,13 +39,18 @@ def model_at(storage: str, job: str) -> str:
     return f"{storage}/jobs/{job}/model"
 
 
+def answers_at(storage: str, job: str) -> str:
+    """The address of the stored targets that a job makes: a file as it is finished, index last."""
+    return f"{storage}/jobs/{job}/targets"
+
+
 def objects_at(uri: str, files: Sequence[str] = FILES) -> dict[str, str]:
     """The address of every file of the folder at ``uri``."""
     return {name: f"{uri}/{name}" for name in files}
 
 
-def has_model(uri: str) -> bool:
-    """Whether a whole model lies there.
+def has(uri: str, last: str = ABOUT_FILE) -> bool:
+    """Whether a whole folder lies there: a model, or what else ``last`` is written to as the last.
 
     Raises:
         UsageError: S3 refuses.
@@ -53,9 +58,9 @@ def has_model(uri: str) -> bool:
     """
     bucket, prefix = s3.parse(uri)
     try:
-        s3.client().head_object(Bucket=bucket, Key=f"{prefix}/{ABOUT_FILE}")
+        s3.client().head_object(Bucket=bucket, Key=f"{prefix}/{last}")
     except (BotoCoreError, ClientError) as error:
-        found = s3.explained(error, f"{uri}/{ABOUT_FILE}")
+        found = s3.explained(error, f"{uri}/{last}")
         if isinstance(found, DataError):
             return False
         raise found from error
@@ -80,6 +85,17 @@ def put_files(folder: Path, uri: str, files: Sequence[str] = FILES) -> None:
         raise s3.explained(error, uri) from error
 
 
+def names_at(uri: str) -> list[str]:
+    """The files of the folder there, in order; none where there is no folder.
+
+    Raises:
+        UsageError: S3 refuses.
+        StorageError: S3 cannot be reached.
+    """
+    bucket, prefix = s3.parse(uri)
+    return [key.removeprefix(f"{prefix}/") for key in _keys(bucket, prefix, uri)]
+
+
 def remove(storage: str, job: str) -> None:
     """Removes what was handed over; a versioned bucket keeps the old versions.
 
@@ -91,10 +107,19 @@ def remove(storage: str, job: str) -> None:
     bucket, prefix = s3.parse(uri)
     client = s3.client()
     try:
-        for page in client.get_paginator("list_objects_v2").paginate(
-            Bucket=bucket, Prefix=f"{prefix}/"
-        ):
-            for found in page.get("Contents", []):
-                client.delete_object(Bucket=bucket, Key=found["Key"])
+        for key in _keys(bucket, prefix, uri):
+            client.delete_object(Bucket=bucket, Key=key)
+    except (BotoCoreError, ClientError) as error:
+        raise s3.explained(error, uri) from error
+
+
+def _keys(bucket: str, prefix: str, uri: str) -> list[str]:
+    pages = s3.client().get_paginator("list_objects_v2")
+    try:
+        return [
+            found["Key"]
+            for page in pages.paginate(Bucket=bucket, Prefix=f"{prefix}/")
+            for found in page.get("Contents", [])
+        ]
     except (BotoCoreError, ClientError) as error:
         raise s3.explained(error, uri) from error

@@ -1,4 +1,4 @@
-"""A training in a job's own command, on a cluster: teachers come from S3, the model goes there."""
+"""A job's own command, on a cluster: models come from S3, and what it makes goes there."""
 
 from __future__ import annotations
 
@@ -10,19 +10,22 @@ from pathlib import Path
 
 from pipeline import s3
 from pipeline.compute import Compute
+from pipeline.data.revision import locate
 from pipeline.data.stream import PATIENCE, open_object
-from pipeline.distill.target_index import INDEX_FILE, TargetIndex
+from pipeline.distill.target_index import INDEX_FILE, TargetIndex, origin_of
 from pipeline.errors import DataError, UsageError
+from pipeline.fetch import files_from_objects
 from pipeline.files import sha256, write_whole
 from pipeline.jobs import exchange
 from pipeline.jobs.cluster import join, wait_for
 from pipeline.jobs.weights import job_name, weights_of, with_weights
 from pipeline.jobs.where import storage_of
 from pipeline.jobs.worker import NEEDED, Needed, bring, take_keys
-from pipeline.models.folder import ABOUT_FILE, ModelInfo, read_info
+from pipeline.models.folder import ABOUT_FILE, WEIGHTS_FILE, ModelInfo, read_info
 from pipeline.params import Params
 from pipeline.runs import find
-from pipeline.train.run import train_run
+from pipeline.train.run import SHARDS, train_run
+from pipeline.train.targets import make_targets, targets_name
 
 log = logging.getLogger(__name__)
 
@@ -53,12 +56,7 @@ def train_in_job(
     folder = cache / "jobs" / job
     needed = Needed(
         folder=folder,
-        teachers={
-            teacher: exchange.objects_at(f"{teachers.rstrip('/')}/{teacher}", exchange.NEEDED)
-            if teachers
-            else _locked(f"models/{teacher}", str(compute.stream), exchange.NEEDED)
-            for teacher in run.teachers
-        },
+        teachers={teacher: _model(teacher, compute, teachers) for teacher in run.teachers},
         targets={
             teacher: _stored_at(exchange.targets_at(f"{teachers.rstrip('/')}/{teacher}"))
             if teachers
@@ -66,7 +64,6 @@ def train_in_job(
             for teacher in run.teachers
             if run.targets == "stored"
         },
-        files={},
     )
     trained = params
     if (path := weights_of(params, name)) is not None:
@@ -91,6 +88,62 @@ def train_in_job(
         return read_info(folder / name)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def targets_in_job(
+    params: Params, name: str, compute: Compute, job: str, teachers: str | None
+) -> TargetIndex:
+    """Asks a model on the cluster that this job is on, and puts the stored targets into S3.
+
+    What an earlier attempt has put there is not asked again.
+
+    Args:
+        params: of the run; its targets are stored.
+        name: of the run whose model is asked.
+        compute: storage and stream are in S3.
+        job: its submission id.
+        teachers: see :func:`train_in_job`.
+
+    Raises:
+        UsageError: a setting is missing, or S3 refuses.
+        DistillError: see :func:`pipeline.train.targets.make_targets`.
+    """
+    take_keys()
+    storage = storage_of(compute)
+    run = find(params, name)
+    folder = Path(compute.model_cache).expanduser().absolute() / "jobs" / job
+    needed = Needed(folder=folder, teachers={name: _model(name, compute, teachers)})
+    try:
+        bring(needed)
+        join({NEEDED: needed.model_dump_json()})
+        wait_for(compute)
+        shards = locate(SHARDS, None, str(compute.stream), compute.patience).index
+        weights = folder / name / WEIGHTS_FILE
+        origin = origin_of(name, weights, shards.version, run.view, run.seed)
+        uri = exchange.answers_at(storage, targets_name(origin))
+        parts = folder / ".parts"
+        parts.mkdir()
+        files_from_objects(exchange.objects_at(uri, exchange.names_at(uri)), parts)
+
+        def keep(path: Path) -> None:
+            exchange.put_files(parts, uri, [path.name])
+
+        made = needed.targets_folder
+        index = make_targets(
+            params, name, compute, models=folder, targets=made, parts=parts, keep=keep
+        )
+        exchange.put_files(made / name, uri, [INDEX_FILE])
+        log.info("what %s says lies at %s", name, uri)
+        return index
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _model(name: str, compute: Compute, teachers: str | None) -> dict[str, str]:
+    """The objects of a model folder, below ``teachers`` or as ``dvc.lock`` names it."""
+    if teachers:
+        return exchange.objects_at(f"{teachers.rstrip('/')}/{name}", exchange.NEEDED)
+    return _locked(f"models/{name}", str(compute.stream), exchange.NEEDED)
 
 
 def _stored_at(uri: str) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""A training from a checkout as a job on a Ray cluster, and its model folder back."""
+"""What a checkout has a job on a Ray cluster do: train a run, ask a model; and what comes back."""
 
 from __future__ import annotations
 
@@ -14,9 +14,17 @@ from pathlib import Path
 
 from pipeline.compute import Compute
 from pipeline.data.revision import locate
-from pipeline.distill.target_index import INDEX_FILE, TARGETS
+from pipeline.data.shards import Index
+from pipeline.distill.target_index import (
+    INDEX_FILE,
+    TARGETS,
+    TargetIndex,
+    origin_of,
+    read_target_index,
+)
 from pipeline.errors import ClusterError, DataError, DistillError, TrainingError, UsageError
-from pipeline.fetch import model_from_objects
+from pipeline.fetch import files_from_objects, model_from_objects
+from pipeline.files import sha256, whole_folder
 from pipeline.jobs import exchange, package
 from pipeline.jobs.client import JobServer
 from pipeline.jobs.weights import job_name, weights_of
@@ -26,6 +34,7 @@ from pipeline.models.folder import WEIGHTS_FILE, ModelInfo, read_info
 from pipeline.params import Params
 from pipeline.runs import find
 from pipeline.train.run import MODELS, SHARDS
+from pipeline.train.targets import targets_name
 
 log = logging.getLogger(__name__)
 
@@ -55,10 +64,6 @@ def train_on_cluster(
         DistillError: the job said so.
     """
     storage = storage_of(compute)
-    if compute.stop_jobs:
-        # Whoever set this has answered what an interrupt asks.
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
-        stop = _yes
     run = find(params, name)
     for teacher in run.teachers:
         if not (MODELS / teacher / WEIGHTS_FILE).exists():
@@ -68,47 +73,122 @@ def train_on_cluster(
                 f"{TARGETS / teacher} holds no stored targets of {teacher}: make them by "
                 f"python -m pipeline targets {teacher}, or dvc repro"
             )
-    job_of_run = job_name(params, name, _data_version(params, compute), MODELS)
-    model = exchange.model_at(storage, job_of_run)
-    if not exchange.has_model(model):
-        server = JobServer(address)
-        with _interrupted(server, job_of_run, stop):
-            found = server.running(job_of_run)
-            if found is None:
-                teachers = exchange.teachers_at(storage, job_of_run)
-                for teacher in run.teachers:
-                    at = f"{teachers}/{teacher}"
-                    if not exchange.has_model(at):
-                        if run.targets == "stored":
-                            names = [path.name for path in sorted((TARGETS / teacher).iterdir())]
-                            exchange.put_files(TARGETS / teacher, exchange.targets_at(at), names)
-                        exchange.put_files(MODELS / teacher, at, exchange.NEEDED)
-                command = ["python", "-m", "pipeline", "train", name, "--teachers", teachers]
-                about = {"workers": str(compute.workers)}
-                weights = weights_of(params, name)
-                job = _submit(server, job_of_run, command, params, compute, about, weights)
-            else:
-                job = str(found.submission_id)
-                workers = (found.metadata or {}).get("workers")
-                log.info("job %s runs already at %s, with %s workers", job, address, workers)
-            server.follow(job, partial(log.info, "%s"))
-        if not exchange.has_model(model):
-            raise ClusterError(
-                f"the job {job} ended well, but {model} holds no model: it was submitted with "
-                "another DISTILL_STORAGE; run the same command again"
-            )
+    job = job_name(params, name, _shards(params, compute).version, MODELS)
+    model = exchange.model_at(storage, job)
+
+    def submit(server: JobServer) -> str:
+        teachers = exchange.teachers_at(storage, job)
+        for teacher in run.teachers:
+            at = f"{teachers}/{teacher}"
+            if not exchange.has(at):
+                if run.targets == "stored":
+                    names = [path.name for path in sorted((TARGETS / teacher).iterdir())]
+                    exchange.put_files(TARGETS / teacher, exchange.targets_at(at), names)
+                exchange.put_files(MODELS / teacher, at, exchange.NEEDED)
+        command = ["python", "-m", "pipeline", "train", name, "--teachers", teachers]
+        weights = weights_of(params, name)
+        return _submit(server, job, command, params, compute, weights=weights)
+
+    if not exchange.has(model):
+        ended = _to_its_end(address, job, compute, stop, submit)
+        if not exchange.has(model):
+            raise _nothing_at(model, ended)
     model_from_objects(exchange.objects_at(model), MODELS / name)
     # The model is in its place.
-    exchange.remove(storage, job_of_run)
+    exchange.remove(storage, job)
     return read_info(MODELS / name)
 
 
-def _data_version(params: Params, compute: Compute) -> str:
-    """The version of the shards that are meant; a job finds them by dvc.lock alone, without git."""
+def targets_on_cluster(
+    params: Params, name: str, compute: Compute, address: str, *, stop: Callable[[str], bool]
+) -> TargetIndex:
+    """Asks a model on a cluster, and writes ``targets/<name>/`` as asking it here would.
+
+    Like a training, it attaches to a job that does the same, and takes what one has made.
+
+    Args:
+        params: of the run; its targets are stored.
+        name: of the run whose model is asked.
+        compute: storage and stream are in S3.
+        address: of the cluster's job server.
+        stop: see :func:`train_on_cluster`.
+
+    Raises:
+        DataError: the model is missing, the shards were not pushed, or what came back is damaged.
+        DistillError: see :func:`train_on_cluster`.
+    """
+    storage = storage_of(compute)
+    run = find(params, name)
+    weights = MODELS / name / WEIGHTS_FILE
+    if not weights.exists():
+        raise DataError(f"{name} is to be asked, but is not trained: train it first")
+    shards = _shards(params, compute)
+    origin = origin_of(name, weights, shards.version, run.view, run.seed)
+    job = targets_name(origin)
+    made = exchange.answers_at(storage, job)
+
+    def submit(server: JobServer) -> str:
+        teachers = exchange.teachers_at(storage, job)
+        exchange.put_files(MODELS / name, f"{teachers}/{name}", exchange.NEEDED)
+        command = ["python", "-m", "pipeline", "targets", name, "--teachers", teachers]
+        return _submit(server, job, command, params, compute)
+
+    if not exchange.has(made, INDEX_FILE):
+        ended = _to_its_end(address, job, compute, stop, submit)
+        if not exchange.has(made, INDEX_FILE):
+            raise _nothing_at(made, ended)
+    with whole_folder(TARGETS / name) as part:
+        files_from_objects(exchange.objects_at(made, exchange.names_at(made)), part)
+        index = read_target_index(part, origin, shards.of("train"))
+        for file in index.files:
+            if not (part / file.name).exists() or sha256(part / file.name) != file.sha256:
+                raise DataError(f"{made}/{file.name} is damaged: remove it, and {INDEX_FILE} there")
+    exchange.remove(storage, job)
+    return index
+
+
+def _to_its_end(
+    address: str,
+    name: str,
+    compute: Compute,
+    stop: Callable[[str], bool],
+    submit: Callable[[JobServer], str],
+) -> str:
+    """Follows the job of that name, which is submitted unless it runs already.
+
+    Returns:
+        Its submission id.
+    """
+    if compute.stop_jobs:
+        # Whoever set this has answered what an interrupt asks.
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        stop = _yes
+    server = JobServer(address)
+    with _interrupted(server, name, stop):
+        found = server.running(name)
+        if found is None:
+            job = submit(server)
+        else:
+            job = str(found.submission_id)
+            workers = (found.metadata or {}).get("workers")
+            log.info("job %s runs already at %s, with %s workers", job, address, workers)
+        server.follow(job, partial(log.info, "%s"))
+    return job
+
+
+def _nothing_at(uri: str, job: str) -> ClusterError:
+    return ClusterError(
+        f"the job {job} ended well, but {uri} does not hold what it was to make: it was submitted "
+        "with another DISTILL_STORAGE; run the same command again"
+    )
+
+
+def _shards(params: Params, compute: Compute) -> Index:
+    """The index of the shards that are meant; a job finds them by dvc.lock alone, without git."""
     remote = str(compute.stream)
-    locked = locate(SHARDS, None, remote, compute.patience).index.version
+    locked = locate(SHARDS, None, remote, compute.patience).index
     rev = params.data.rev
-    if rev and locate(SHARDS, rev, remote, compute.patience).index.version != locked:
+    if rev and locate(SHARDS, rev, remote, compute.patience).index.version != locked.version:
         raise UsageError(
             f"data.rev is {rev}, but dvc.lock has other shards, and a job takes those: run "
             "dvc repro shards first"
@@ -127,7 +207,7 @@ def examine_from_here(params: Params, compute: Compute, address: str) -> list[Ch
     storage_of(compute)
     server = JobServer(address)
     command = ["python", "-m", "pipeline", "doctor", "--cluster", "--json"]
-    job = _submit(server, "doctor", command, params, compute, {})
+    job = _submit(server, "doctor", command, params, compute)
     lines: list[str] = []
     try:
         server.follow(job, lines.append)
@@ -145,9 +225,10 @@ def _submit(
     command: list[str],
     params: Params,
     compute: Compute,
-    about: dict[str, str],
+    *,
     weights: Path | None = None,
 ) -> str:
+    about = {"workers": str(compute.workers)}
     with tempfile.TemporaryDirectory() as folder:
         package.pack(Path(folder), params, str(compute.stream), weights)
         job = server.submit(name, shlex.join(command), Path(folder), package.settings(), about)

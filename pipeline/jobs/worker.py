@@ -40,8 +40,8 @@ class Needed(BaseModel):
 
     folder: Path
     teachers: dict[str, dict[str, str]]
-    targets: dict[str, dict[str, str]]
-    files: dict[Path, Path]
+    targets: dict[str, dict[str, str]] = {}
+    files: dict[Path, Path] = {}
 
     @property
     def targets_folder(self) -> Path:

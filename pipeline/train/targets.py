@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from pipeline.compute import Compute
@@ -43,6 +43,8 @@ def make_targets(
     shards: Path = SHARDS,
     models: Path = MODELS,
     targets: Path = TARGETS,
+    parts: Path | None = None,
+    keep: Callable[[Path], None] | None = None,
 ) -> TargetIndex:
     """Writes ``targets/<name>/``, in this process or on Ray's workers.
 
@@ -56,6 +58,9 @@ def make_targets(
         shards: the folder of shards.
         models: the folder of model folders.
         targets: the folder of stored targets.
+        parts: the folder where finished files wait for the others; None takes one that is named by
+            all that decides what is in them.
+        keep: called with every finished file there.
 
     Raises:
         UsageError: there is no such run.
@@ -83,7 +88,7 @@ def make_targets(
         threads=compute.worker_threads,
         streaming=streaming,
     )
-    parts = _parts(name, origin, compute)
+    parts = parts or _parts(origin, compute)
     wanted = index.of("train")
     left = [at for at, shard in enumerate(wanted) if not (parts / file_of(shard)).exists()]
     done = sum(shard.samples for shard in wanted) - sum(wanted[at].samples for at in left)
@@ -95,6 +100,8 @@ def make_targets(
     asked = 0
     for at, logits in _answers(job, left, compute) if left else ():
         write_whole(parts / file_of(wanted[at]), pack(logits))
+        if keep is not None:
+            keep(parts / file_of(wanted[at]))
         asked += wanted[at].samples
         progress(asked, index.images("train") - done)
     written = _put_in_place(parts, folder, origin, index)
@@ -102,12 +109,15 @@ def make_targets(
     return written
 
 
-def _parts(name: str, origin: Origin, compute: Compute) -> Path:
-    """The folder of finished files: its name changes with all that decides what is in them."""
-    content = f"{origin.model_dump_json()}\n{code_version()}"
-    digest = hashlib.sha256(content.encode()).hexdigest()[:12]
+def _parts(origin: Origin, compute: Compute) -> Path:
     top = PARTS if compute.remote_storage else Path(compute.absolute_storage)
-    return top / f"targets-{name}-{digest}"
+    return top / targets_name(origin)
+
+
+def targets_name(origin: Origin) -> str:
+    """A name for the making of stored targets, by all that decides what is in them."""
+    content = f"{origin.model_dump_json()}\n{code_version()}"
+    return f"targets-{origin.run}-{hashlib.sha256(content.encode()).hexdigest()[:12]}"
 
 
 def _answers(job: Job, shards: Sequence[int], compute: Compute) -> Iterator[tuple[int, Logits]]:

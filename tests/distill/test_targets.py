@@ -41,8 +41,9 @@ def params(targets: str = "stored", **changes: Any) -> Params:
 def make(folder: Path, name: str = TEACHER, settings: Params | None = None) -> TargetIndex:
     """The targets of a run on the shards and models in ``folder``, made in this process."""
     compute = Compute(workers=0, threads=1, storage=str(folder / "kept"))
-    places = {place: folder / place for place in ("shards", "models", "targets")}
-    return make_targets(settings or params(), name, compute, **places)
+    shards, models, targets = (folder / place for place in ("shards", "models", "targets"))
+    chosen = settings or params()
+    return make_targets(chosen, name, compute, shards=shards, models=models, targets=targets)
 
 
 @pytest.fixture(scope="module")

@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
-from bucket import RUN
-from clustered import TEACHER, jobs, left, trained_here, weights
+from bucket import RUN, params
+from clustered import PREFIX, TEACHER, jobs, left, trained_here, weights
 from commands import environment, run, start, wait_until
 from head import Head
 from proxy import Fault, Proxy, Request
+from safetensors.numpy import load
 
 from cluster.seaweedfs import Server
+from pipeline.compute import Compute
+from pipeline.distill.store import pack
+from pipeline.distill.target_index import INDEX_FILE
 from pipeline.errors import ClusterError
 from pipeline.jobs.client import JobServer
+from pipeline.train.targets import make_targets, targets_name
 
 pytestmark = pytest.mark.slow
 
@@ -56,6 +63,43 @@ def test_a_job_outlives_who_submitted_it_and_no_secret_is_told(
     assert not [text for text in said for secret in secrets if secret in text]
     sent = [*head.logs.parent.rglob(".job-keys.json")]
     assert {path.stat().st_mode & 0o777 for path in sent} == {0o600}
+
+
+def test_a_model_is_asked_by_a_job_that_goes_on_where_another_ended(
+    head: Head,
+    project: Path,
+    checkout: Path,
+    settings: dict[str, Any],
+    s3: Server,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    view = {"height": 16, "width": 32, "augment": {"noise": 0.5}, "cycle": 2}
+    chosen = params(view=view, distillation={"targets": "stored"})
+    (checkout / "params.yaml").write_text(chosen.model_dump_json())
+    shutil.copytree(project / "models" / TEACHER, checkout / "models" / TEACHER)
+    here = tmp_path / "here"
+    compute = Compute(workers=0, threads=1, storage=str(here / "kept"))
+    shards, models = project / "data/shards", project / "models"
+    made = make_targets(chosen, TEACHER, compute, shards=shards, models=models, targets=here)
+    expected = {file.name: (here / TEACHER / file.name).read_bytes() for file in made.files}
+    # Zeros stand for what a job has stored that did not come to its end.
+    first, *_ = expected
+    assert made.origin is not None
+    expected[first] = pack(np.zeros_like(load(expected[first])["logits"]))
+    s3.client().put_object(
+        Bucket=s3.credentials.bucket,
+        Key=f"{PREFIX}-kept/jobs/{targets_name(made.origin)}/targets/{first}",
+        Body=expected[first],
+    )
+    done = run(checkout, "targets", TEACHER, "--json", **settings)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["mode"] == "stored"
+    found = {path.name: path.read_bytes() for path in (checkout / "targets" / TEACHER).iterdir()}
+    del found[INDEX_FILE]
+    assert found == expected
+    assert [one["submission_id"] for one in jobs(head)].count(targets_name(made.origin)) == 1
+    assert left(s3) == []
 
 
 def test_without_the_token_nothing_is_submitted(

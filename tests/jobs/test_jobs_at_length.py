@@ -206,9 +206,9 @@ def test_stored_targets_go_to_a_job_with_their_teacher(
     early = run(checkout, "train", STUDENT, **settings)
     assert early.returncode == 1
     assert "holds no stored targets of teacher-cnn: make them by" in early.stderr
-    # No shards are here: this machine, which asks the teacher, streams them.
     asked = run(checkout, "targets", TEACHER, **settings)
     assert asked.returncode == 0, asked.stderr
+    assert f"job targets-{TEACHER}-" in asked.stderr
     done = run(checkout, "train", STUDENT, **settings)
     assert done.returncode == 0, done.stderr
     assert f"job {STUDENT}-" in done.stderr
