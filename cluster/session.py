@@ -21,18 +21,20 @@ def run(command: list[str]) -> int:
     Where RAY_ADDRESS names a cluster already, or training does without Ray, none is started.
     """
     environment.set_defaults()
-    if os.environ.get("RAY_ADDRESS") or compute.load().workers == 0:
-        return subprocess.call(command)
-    # Takes most of a second to import, and is not always needed.
-    from pipeline.train import ray_cluster  # noqa: PLC0415
+    address = os.environ.get("RAY_ADDRESS")
+    if not address and compute.load().workers > 0:
+        # Takes most of a second to import, and is not always needed.
+        from pipeline.train import ray_cluster  # noqa: PLC0415
 
-    address = ray_cluster.start(show_workers=False)
-    process = subprocess.Popen(command, env={**os.environ, "RAY_ADDRESS": address})
+        address = ray_cluster.start(show_workers=False)
+    chosen = {"RAY_ADDRESS": address} if address else {}
+    process = subprocess.Popen(command, env={**os.environ, **chosen})
 
     def pass_on(number: int, frame: FrameType | None) -> None:
         process.send_signal(number)
 
-    # A terminal sends its interrupt to the command too; Ray stays up until the command has ended.
+    # A terminal sends its interrupt to the command too, which may ask what is meant; Ray stays up
+    # until the command has ended.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, pass_on)
     return process.wait()

@@ -280,14 +280,20 @@ def doctor(
     cluster: Annotated[
         bool, typer.Option("--cluster", help="Look at every machine of a Ray cluster instead.")
     ] = False,
+    wait: Annotated[
+        bool,
+        typer.Option("--wait", help="Wait for room for all workers first, as a run on it does."),
+    ] = False,
     params_file: ParamsFile = PARAMS,
     as_json: Json = False,
 ) -> None:
     """Check this machine and the project, and list what is available."""
     settings = params.load(params_file)
     listing: dict[str, list[str]] = {}
+    if wait and not cluster:
+        raise UsageError("--wait is of doctor --cluster: this machine is there already")
     if cluster:
-        checks = _cluster_checks(settings)
+        checks = _cluster_checks(settings, wait)
     else:
         from pipeline.doctor import available, diagnose
 
@@ -303,19 +309,19 @@ def doctor(
         raise SystemExit(1)
 
 
-def _cluster_checks(settings: params.Params) -> list[Check]:
+def _cluster_checks(settings: params.Params, wait: bool) -> list[Check]:
     from pipeline.jobs import where
 
     if job := where.submission_id():
         from pipeline.jobs.examine import examine_cluster
 
-        return examine_cluster(compute.load(), job)
+        return examine_cluster(compute.load(), job, wait=wait)
     address = where.job_server()
     if address is None:
         raise UsageError("doctor --cluster asks a cluster: set RAY_ADDRESS=http://HOST:8265")
     from pipeline.jobs.submit import examine_from_here
 
-    return examine_from_here(settings, compute.load(), address)
+    return examine_from_here(settings, compute.load(), address, wait=wait)
 
 
 def _asked_to_stop(job: str) -> bool:

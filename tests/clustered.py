@@ -36,6 +36,19 @@ def make_project(project: Path, s3: Server) -> Path:
     return project
 
 
+def settings_of_machines(credentials: Credentials) -> dict[str, str]:
+    """The environment of a cluster's machines: where data and checkpoints lie; no keys."""
+    return {
+        "DISTILL_STREAM": REMOTE,
+        "DISTILL_STORAGE": f"s3://{credentials.bucket}/{PREFIX}-kept",
+        "DISTILL_THREADS": "1",
+        "DISTILL_LOADERS": "0",
+        "AWS_ENDPOINT_URL": credentials.endpoint,
+        "AWS_DEFAULT_REGION": credentials.region,
+        "AWS_EC2_METADATA_DISABLED": "true",
+    }
+
+
 def settings_of_jobs(credentials: Credentials, folder: Path) -> dict[str, Any]:
     """Compute settings of jobs whose machines keep what they fetch in a folder of the test's."""
     return {

@@ -30,6 +30,7 @@ class Head:
     Args:
         cpus: as Ray counts them.
         environment: of its machine, beside what Ray needs.
+        gpus: as Ray counts them; there need be none.
 
     Attributes:
         address: of its job server.
@@ -39,11 +40,13 @@ class Head:
         logs: the folder of what all its processes say.
     """
 
-    def __init__(self, cpus: int = 2, environment: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, cpus: int = 2, environment: Mapping[str, str] | None = None, *, gpus: int = 0
+    ) -> None:
         self.token = "tested-" + os.urandom(16).hex()
         # Ray's sockets lie below it, and their paths may have a hundred characters.
         self.home = Path(tempfile.mkdtemp(prefix="ray-", dir="/tmp"))
-        self._cpus, self._environment = cpus, environment or {}
+        self._cpus, self._gpus, self._environment = cpus, gpus, environment or {}
         self._ports = free_ports(6)
         self.address = f"http://127.0.0.1:{self._ports[0]}"
         self.node = f"127.0.0.1:{self._ports[1]}"
@@ -66,7 +69,11 @@ class Head:
                         *ports,
                     ),
                     *("--node-ip-address=127.0.0.1", "--dashboard-host=127.0.0.1"),
-                    *(f"--num-cpus={self._cpus}", "--object-store-memory=200000000"),
+                    *(
+                        f"--num-cpus={self._cpus}",
+                        f"--num-gpus={self._gpus}",
+                        "--object-store-memory=200000000",
+                    ),
                     *(f"--temp-dir={self.home}", "--disable-usage-stats"),
                 ],
                 # Nothing of the caller's: no keys, no path to this project's code.

@@ -18,6 +18,7 @@ from ray.job_submission import JobStatus, JobSubmissionClient
 
 from pipeline.errors import ClusterError, TrainingError, UsageError
 from pipeline.failure import LINE, Failure, error_of
+from pipeline.train.ray_cluster import refused
 
 PATIENCE_SECONDS: Final = 300.0
 """How long a cluster may not answer while a job on it is followed."""
@@ -100,10 +101,17 @@ class JobServer:
         with self._errors():
             self._client = JobSubmissionClient(address)
 
-    def running(self, name: str) -> JobDetails | None:
-        """The job of that name that has not ended, in whichever attempt."""
+    def running(self, name: str, other: str | None = None) -> JobDetails | None:
+        """The job of that name that has not ended, in whichever attempt.
+
+        Args:
+            name: of the job.
+            other: another submission id under which it may run.
+        """
         with self._errors():
             attempts = self._attempts(name)
+            if other is not None:
+                attempts += [job for job in self._client.list_jobs() if job.submission_id == other]
         return next((job for job in attempts if not job.status.is_terminal()), None)
 
     def submit(
@@ -237,11 +245,7 @@ class JobServer:
         try:
             yield
         except AuthenticationError as error:
-            raise UsageError(
-                f"the cluster at {self.address} refuses the token: put the cluster's own into "
-                "~/.ray/auth_token (mode 0600) or RAY_AUTH_TOKEN, with RAY_AUTH_MODE=token; "
-                "docs/cluster.md says where each kind of cluster keeps it"
-            ) from error
+            raise UsageError(refused(self.address)) from error
         except _BROKEN as error:
             raise ClusterError(
                 f"the cluster at {self.address} (from RAY_ADDRESS) does not do what it is asked "

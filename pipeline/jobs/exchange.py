@@ -1,8 +1,9 @@
 """What a job and the checkout that it works for hand each other through S3.
 
-Below the storage, ``jobs/<job>/teachers/<run>/`` holds the models that a job learns from or asks,
-each with its stored targets in ``targets/`` where it learns from them; ``jobs/<job>/model/`` or
-``jobs/<job>/targets/`` what it made. A job is named by all that decides what it makes.
+A job is named by all that decides what it makes. Below the storage, ``jobs/<job>/`` holds the
+models that it learns from or asks in ``teachers/<run>/``, each with its stored targets in
+``targets/`` where it learns from them; what it made in ``model/`` or ``targets/``; and in
+``holder`` the submission id of the one that makes it.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ NEEDED: Final = (WEIGHTS_FILE, ABOUT_FILE)
 """The files of a teacher."""
 FILES: Final = (WEIGHTS_FILE, HISTORY_FILE, ABOUT_FILE)
 """The files of a model; the last makes it whole."""
+_HOLDER: Final = "holder"
 
 
 def teachers_at(storage: str, job: str) -> str:
@@ -65,6 +67,40 @@ def has(uri: str, last: str = ABOUT_FILE) -> bool:
             return False
         raise found from error
     return True
+
+
+def holder(storage: str, job: str) -> str | None:
+    """The submission id of the job that last began to make this; it may have ended.
+
+    Raises:
+        UsageError: S3 refuses.
+        StorageError: S3 cannot be reached.
+    """
+    uri = f"{storage}/jobs/{job}/{_HOLDER}"
+    bucket, key = s3.parse(uri)
+    try:
+        content: bytes = s3.client().get_object(Bucket=bucket, Key=key)["Body"].read()
+    except (BotoCoreError, ClientError) as error:
+        found = s3.explained(error, uri)
+        if isinstance(found, DataError):
+            return None
+        raise found from error
+    return content.decode()
+
+
+def set_holder(storage: str, job: str, submission: str) -> None:
+    """Tells checkouts which job makes this.
+
+    Raises:
+        UsageError: S3 refuses.
+        StorageError: S3 cannot be reached.
+    """
+    uri = f"{storage}/jobs/{job}/{_HOLDER}"
+    bucket, key = s3.parse(uri)
+    try:
+        s3.client().put_object(Bucket=bucket, Key=key, Body=submission.encode())
+    except (BotoCoreError, ClientError) as error:
+        raise s3.explained(error, uri) from error
 
 
 def put_files(folder: Path, uri: str, files: Sequence[str] = FILES) -> None:

@@ -8,16 +8,19 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+import ray
+
 from pipeline import s3
 from pipeline.compute import Compute
 from pipeline.data.revision import locate
+from pipeline.data.shards import Index
 from pipeline.data.stream import PATIENCE, open_object
 from pipeline.distill.target_index import INDEX_FILE, TargetIndex, origin_of
 from pipeline.errors import DataError, UsageError
 from pipeline.fetch import files_from_objects
 from pipeline.files import sha256, write_whole
 from pipeline.jobs import exchange
-from pipeline.jobs.cluster import join, wait_for
+from pipeline.jobs.cluster import hold, join, wait_for
 from pipeline.jobs.weights import job_name, weights_of, with_weights
 from pipeline.jobs.where import storage_of
 from pipeline.jobs.worker import NEEDED, Needed, bring, take_keys
@@ -73,18 +76,23 @@ def train_in_job(
     try:
         bring(needed)
         join({NEEDED: needed.model_dump_json()})
+        shards = _shards(compute)
+        made = job_name(params, name, shards.version, folder)
+        holder = hold(made, job)
+        exchange.set_holder(storage, made, job)
         wait_for(compute)
 
         def deliver(info: ModelInfo) -> None:
             # What it says of itself is what params.yaml says, not where this cluster keeps a file.
             own = info.model_copy(update={"network": run.network})
             write_whole(folder / name / ABOUT_FILE, own.model_dump_json(indent=2) + "\n")
-            uri = exchange.model_at(storage, job_name(params, name, info.data_version, folder))
+            uri = exchange.model_at(storage, made)
             exchange.put_files(folder / name, uri)
             log.info("%s: the model lies at %s", name, uri)
 
         targets = needed.targets_folder
         train_run(trained, name, compute, models=folder, targets=targets, deliver=deliver)
+        ray.kill(holder)
         return read_info(folder / name)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -116,11 +124,13 @@ def targets_in_job(
     try:
         bring(needed)
         join({NEEDED: needed.model_dump_json()})
-        wait_for(compute)
-        shards = locate(SHARDS, None, str(compute.stream), compute.patience).index
         weights = folder / name / WEIGHTS_FILE
-        origin = origin_of(name, weights, shards.version, run.view, run.seed)
-        uri = exchange.answers_at(storage, targets_name(origin))
+        origin = origin_of(name, weights, _shards(compute).version, run.view, run.seed)
+        made = targets_name(origin)
+        holder = hold(made, job)
+        exchange.set_holder(storage, made, job)
+        wait_for(compute)
+        uri = exchange.answers_at(storage, made)
         parts = folder / ".parts"
         parts.mkdir()
         files_from_objects(exchange.objects_at(uri, exchange.names_at(uri)), parts)
@@ -128,15 +138,21 @@ def targets_in_job(
         def keep(path: Path) -> None:
             exchange.put_files(parts, uri, [path.name])
 
-        made = needed.targets_folder
+        answers = needed.targets_folder
         index = make_targets(
-            params, name, compute, models=folder, targets=made, parts=parts, keep=keep
+            params, name, compute, models=folder, targets=answers, parts=parts, keep=keep
         )
-        exchange.put_files(made / name, uri, [INDEX_FILE])
+        exchange.put_files(answers / name, uri, [INDEX_FILE])
         log.info("what %s says lies at %s", name, uri)
+        ray.kill(holder)
         return index
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _shards(compute: Compute) -> Index:
+    """The index of the shards that ``dvc.lock`` names."""
+    return locate(SHARDS, None, str(compute.stream), compute.patience).index
 
 
 def _model(name: str, compute: Compute, teachers: str | None) -> dict[str, str]:

@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
+from ray.dashboard.modules.job.pydantic_models import JobDetails
+
 from pipeline.compute import Compute
 from pipeline.data.revision import locate
 from pipeline.data.shards import Index
@@ -90,7 +92,7 @@ def train_on_cluster(
         return _submit(server, job, command, params, compute, weights=weights)
 
     if not exchange.has(model):
-        ended = _to_its_end(address, job, compute, stop, submit)
+        ended = _to_its_end(address, storage, job, compute, stop, submit)
         if not exchange.has(model):
             raise _nothing_at(model, ended)
     model_from_objects(exchange.objects_at(model), MODELS / name)
@@ -134,7 +136,7 @@ def targets_on_cluster(
         return _submit(server, job, command, params, compute)
 
     if not exchange.has(made, INDEX_FILE):
-        ended = _to_its_end(address, job, compute, stop, submit)
+        ended = _to_its_end(address, storage, job, compute, stop, submit)
         if not exchange.has(made, INDEX_FILE):
             raise _nothing_at(made, ended)
     with whole_folder(TARGETS / name) as part:
@@ -149,12 +151,13 @@ def targets_on_cluster(
 
 def _to_its_end(
     address: str,
+    storage: str,
     name: str,
     compute: Compute,
     stop: Callable[[str], bool],
     submit: Callable[[JobServer], str],
 ) -> str:
-    """Follows the job of that name, which is submitted unless it runs already.
+    """Follows the job of that name, which is submitted unless it, or one by hand, runs already.
 
     Returns:
         Its submission id.
@@ -164,13 +167,17 @@ def _to_its_end(
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         stop = _yes
     server = JobServer(address)
-    with _interrupted(server, name, stop):
-        found = server.running(name)
+
+    def running() -> JobDetails | None:
+        return server.running(name, exchange.holder(storage, name))
+
+    with _interrupted(server, running, stop):
+        found = running()
         if found is None:
             job = submit(server)
         else:
             job = str(found.submission_id)
-            workers = (found.metadata or {}).get("workers")
+            workers = (found.metadata or {}).get("workers", "its own number of")
             log.info("job %s runs already at %s, with %s workers", job, address, workers)
         server.follow(job, partial(log.info, "%s"))
     return job
@@ -196,8 +203,10 @@ def _shards(params: Params, compute: Compute) -> Index:
     return locked
 
 
-def examine_from_here(params: Params, compute: Compute, address: str) -> list[Check]:
+def examine_from_here(params: Params, compute: Compute, address: str, *, wait: bool) -> list[Check]:
     """Looks at every machine of a cluster, by a job on it.
+
+    With ``wait`` machines for all workers are waited for first, as a run does it.
 
     Raises:
         UsageError: a setting is missing, or the cluster refuses.
@@ -206,7 +215,8 @@ def examine_from_here(params: Params, compute: Compute, address: str) -> list[Ch
     """
     storage_of(compute)
     server = JobServer(address)
-    command = ["python", "-m", "pipeline", "doctor", "--cluster", "--json"]
+    waiting = ["--wait"] if wait else []
+    command = ["python", "-m", "pipeline", "doctor", "--cluster", *waiting, "--json"]
     job = _submit(server, "doctor", command, params, compute)
     lines: list[str] = []
     try:
@@ -241,13 +251,15 @@ def _yes(job: str) -> bool:
 
 
 @contextmanager
-def _interrupted(server: JobServer, name: str, stop: Callable[[str], bool]) -> Iterator[None]:
-    """An interrupt (Ctrl-C) leaves the job of that name, or ends it."""
+def _interrupted(
+    server: JobServer, running: Callable[[], JobDetails | None], stop: Callable[[str], bool]
+) -> Iterator[None]:
+    """An interrupt (Ctrl-C) leaves the job that runs, or ends it."""
     try:
         yield
     except KeyboardInterrupt:
         # It may have come before the submission was answered.
-        found = server.running(name)
+        found = running()
         if found is None:
             raise TrainingError(f"interrupted, and no job runs at {server.address}") from None
         job = str(found.submission_id)

@@ -5,24 +5,49 @@ from __future__ import annotations
 import logging
 import os
 from pathlib import Path
+from typing import Final
 
 import ray
+from ray.exceptions import AuthenticationError
 
 from pipeline.compute import cores
+from pipeline.errors import ClusterError, UsageError
 
 WATCHER = "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER"
 """Ray's variable that says whether workers are told of machines about to go."""
+_ADVICE: Final = (
+    "put the cluster's own into ~/.ray/auth_token (mode 0600) or RAY_AUTH_ADVICE, with "
+    "RAY_AUTH_MODE=token; docs/cluster.md says where each kind of cluster keeps it"
+)
 
 
 def connect() -> None:
-    """Joins the cluster at RAY_ADDRESS, or starts a local one that ends with this process."""
+    """Joins the cluster at RAY_ADDRESS, or starts a local one that ends with this process.
+
+    Raises:
+        UsageError: the cluster refuses the token.
+        ClusterError: no cluster answers there.
+    """
     if ray.is_initialized():
         return
     if address := os.environ.get("RAY_ADDRESS"):
         environment = {"env_vars": _for_workers()}
-        ray.init(address, runtime_env=environment, logging_level=logging.WARNING)
+        try:
+            ray.init(address, runtime_env=environment, logging_level=logging.WARNING)
+        except AuthenticationError as error:
+            raise UsageError(refused(address)) from error
+        except ConnectionError as error:
+            raise ClusterError(
+                f"no cluster answers at {address} (from RAY_ADDRESS), or it refuses the token "
+                f"({error}): check that it runs; {_ADVICE}"
+            ) from error
     else:
         start()
+
+
+def refused(address: str) -> str:
+    """What to do about a cluster that refuses the token, or wants one."""
+    return f"the cluster at {address} refuses the token: {_ADVICE}"
 
 
 def machines() -> list[dict[str, float]]:

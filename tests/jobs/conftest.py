@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from bucket import REMOTE, without_data
-from clustered import PREFIX, make_project, settings_of_jobs
+from bucket import without_data
+from clustered import make_project, settings_of_jobs, settings_of_machines
 from head import Head
 
 from cluster.seaweedfs import Credentials, Server
@@ -17,17 +17,7 @@ from cluster.seaweedfs import Credentials, Server
 @pytest.fixture(scope="session")
 def head(s3: Server) -> Iterator[Head]:
     """Its machine knows where data and checkpoints lie, as one of cluster/ does."""
-    known = s3.credentials
-    environment = {
-        "DISTILL_STREAM": REMOTE,
-        "DISTILL_STORAGE": f"s3://{known.bucket}/{PREFIX}-kept",
-        "DISTILL_THREADS": "1",
-        "DISTILL_LOADERS": "0",
-        "AWS_ENDPOINT_URL": known.endpoint,
-        "AWS_DEFAULT_REGION": known.region,
-        "AWS_EC2_METADATA_DISABLED": "true",
-    }
-    with Head(environment=environment) as head:
+    with Head(environment=settings_of_machines(s3.credentials)) as head:
         yield head
 
 

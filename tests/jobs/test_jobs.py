@@ -113,6 +113,29 @@ def test_without_the_token_nothing_is_submitted(
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize(("token", "code"), [("wrong", 1), (None, 2)])
+def test_without_the_token_no_training_joins_the_cluster(
+    head: Head,
+    project: Path,
+    settings: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+    token: str | None,
+    code: int,
+) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", head.node)
+    monkeypatch.setenv("HOME", str(project))
+    monkeypatch.delenv("RAY_AUTH_TOKEN")
+    if token:
+        monkeypatch.setenv("RAY_AUTH_TOKEN", token)
+    done = run(project, "train", RUN, workers=1)
+    assert done.returncode == code, done.stderr
+    *_, last = done.stderr.strip().splitlines()
+    assert f"cluster at {head.node}" in last or f"answers at {head.node}" in last
+    assert "refuses the token" in last
+    assert "put the cluster's own into ~/.ray/auth_token" in last
+    assert "Traceback" not in done.stderr
+
+
 def test_a_cluster_that_is_not_there_is_said_to_be() -> None:
     with pytest.raises(ClusterError, match=r"cluster at http://127.0.0.1:9 \(from RAY_ADDRESS\)"):
         JobServer("http://127.0.0.1:9")
