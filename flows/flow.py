@@ -23,11 +23,13 @@ from prefect.artifacts import (
 )
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import TaskRun
+from prefect.context import FlowRunContext
 from prefect.futures import PrefectFuture
 from prefect.runtime import flow_run
 from prefect.states import Completed
 from prefect.tasks import exponential_backoff
 
+from flows.processes import TOP
 from flows.progress import share_done
 from flows.request import (
     Cluster,
@@ -45,6 +47,7 @@ from flows.request import (
 from flows.results import report_of, rows
 from flows.run import Run, Say, parts, start
 from flows.stages import Stage
+from flows.starts import commit_of_run
 from pipeline.errors import DistillError, TransientError
 
 P = ParamSpec("P")
@@ -87,8 +90,11 @@ def distill_pipeline(
     """
     if (starts := flow_run.run_count or 1) > STARTS:
         raise DistillError(f"this run was started {starts} times: see why it ends before its end")
+    context = FlowRunContext.get()
+    assert context is not None
+    assert context.flow_run is not None
     request = Request(
-        revision=revision,
+        revision=commit_of_run(context.flow_run, TOP, revision),
         teachers=teachers,
         overrides=overrides,
         pull=pull,

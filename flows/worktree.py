@@ -99,7 +99,7 @@ def worktree(checkout: Path, request: Request, waiting: Callable[[], None]) -> I
     Raises:
         UsageError: there is no such revision, or params.yaml does not take the settings.
     """
-    commit = _commit(checkout, request.revision)
+    commit = commit_of(checkout, request.revision)
     settings = request.settings
     about = json.dumps({"commit": commit, "settings": settings}, sort_keys=True)
     key = hashlib.sha256(about.encode()).hexdigest()[:12]
@@ -119,6 +119,18 @@ def worktree(checkout: Path, request: Request, waiting: Callable[[], None]) -> I
                 raise
             write_whole(_marker(folder), about + "\n")
         yield Worktree(key, folder, checkout, lock)
+
+
+def commit_of(checkout: Path, revision: str) -> str:
+    """The commit that a revision names now.
+
+    Raises:
+        UsageError: there is none.
+    """
+    try:
+        return _git(checkout, "rev-parse", "--verify", "--end-of-options", f"{revision}^{{commit}}")
+    except DataError as error:
+        raise UsageError(f"revision: {checkout} has no {revision!r}") from error
 
 
 @contextmanager
@@ -202,13 +214,6 @@ def _check(folder: Path) -> None:
     )
     if done.returncode:
         raise UsageError(done.stderr.strip())
-
-
-def _commit(checkout: Path, revision: str) -> str:
-    try:
-        return _git(checkout, "rev-parse", "--verify", "--end-of-options", f"{revision}^{{commit}}")
-    except DataError as error:
-        raise UsageError(f"revision: {checkout} has no {revision!r}") from error
 
 
 def _git(folder: Path, *arguments: str) -> str:

@@ -29,7 +29,7 @@ from prefect.client.schemas.filters import (
 )
 from prefect.client.schemas.objects import Artifact, FlowRun, TaskRun
 from prefect.client.schemas.sorting import ArtifactSort, FlowRunSort, LogSort, TaskRunSort
-from prefect.states import Cancelling
+from prefect.states import AwaitingRetry, Cancelling
 from projects import make_project
 
 SECONDS = 150
@@ -104,6 +104,10 @@ class Served:
     def cancel(self, run: UUID) -> None:
         """As the button in the UI does."""
         self.client.set_flow_run_state(run, Cancelling())
+
+    def retry(self, run: UUID) -> None:
+        """As the button in the UI does."""
+        self.client.set_flow_run_state(run, AwaitingRetry())
 
     def training(self) -> list[psutil.Process]:
         """The training processes in the project's worktrees."""

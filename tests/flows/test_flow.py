@@ -8,7 +8,7 @@ import signal
 from collections.abc import Iterator
 
 import pytest
-from projects import git
+from projects import commit, git
 from serving import Served, locks, serve, until
 
 pytestmark = pytest.mark.slow
@@ -63,6 +63,18 @@ def test_what_no_retry_heals_is_not_tried_again(served: Served) -> None:
     assert "TrainingError" in served.message(run)
     assert tasks["side@one"].state_name == "Completed", "it does not need what failed"
     assert tasks["report"].state_name == "NotReady"
+
+
+def test_a_run_tried_again_stays_at_its_commit(served: Served) -> None:
+    run = served.submit(teachers=["nobody"])
+    assert served.ended(run, "Completed", "Failed").state_name == "Failed"
+    first = git(served.project, "rev-parse", "HEAD")
+    (served.project / "notes.txt").write_text("later")
+    commit(served.project, "later")
+    served.retry(run)
+    until(lambda: served.run(run).run_count == 2, lambda: served.log(run))
+    served.ended(run, "Failed")
+    assert served.run(run).labels["distill.commit"] == first
 
 
 def test_a_killed_training_is_tried_again_and_a_cancelled_one_ends(served: Served) -> None:

@@ -12,6 +12,7 @@ from uuid import UUID
 import psutil
 import pytest
 from commands import runs
+from projects import commit
 from serving import Served, locks, serve, until
 
 pytestmark = [pytest.mark.slow, pytest.mark.long]
@@ -50,6 +51,9 @@ def test_a_killed_run_is_run_again_from_where_it_was(served: Served) -> None:
     engine = next(one for one in process.parents() if "prefect.engine" in one.cmdline())
     engine.send_signal(signal.SIGKILL)
     until(lambda: not runs(process.pid), lambda: "the training outlived its run", seconds=15)
+    # It goes on at its own commit, not at the newest.
+    (served.project / "notes.txt").write_text("later")
+    commit(served.project, "later")
     served.ended(run, "Completed")
     assert "goes on from epoch" in served.log(run)
     assert served.run(run).run_count == 2
