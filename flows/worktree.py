@@ -106,18 +106,22 @@ def worktree(checkout: Path, request: Request, waiting: Callable[[], None]) -> I
     folder = checkout / WORKTREES / key
     locks = folder.parent / "locks"
     with alone(locks / key, waiting) as lock:
-        if not (_marker(folder).exists() and folder.exists()):
-            with alone(locks / "making", lambda: None):
-                _make(checkout, folder, commit)
-            try:
-                _configure(checkout, folder)
-                _borrow(checkout, folder)
+        made = _marker(folder).exists() and folder.exists()
+        try:
+            if not made:
+                with alone(locks / "making", lambda: None):
+                    _make(checkout, folder, commit)
+            # At every start: a remote, its keys or the fonts may have changed or come since.
+            _configure(checkout, folder)
+            _borrow(checkout, folder)
+            if not made:
                 _set(folder / PARAMS_FILE, settings)
                 _check(folder)
-            except BaseException:
+                write_whole(_marker(folder), about + "\n")
+        except BaseException:
+            if not made:
                 _remove(checkout, folder)
-                raise
-            write_whole(_marker(folder), about + "\n")
+            raise
         yield Worktree(key, folder, checkout, lock)
 
 
@@ -180,15 +184,17 @@ def _configure(checkout: Path, folder: Path) -> None:
             "remote": {name: dict(remote) for name, remote in repo.config["remote"].items()},
             "core": dict(repo.config["core"]),
         }
+    # From nothing, and its owner's alone before there is a key in it.
+    write_whole(folder / ".dvc/config.local", "", mode=0o600)
     config = Config(str(folder / ".dvc"))
     with config.edit("local") as local:
         local.update(shared)
-    (folder / ".dvc/config.local").chmod(0o600)
 
 
 def _borrow(checkout: Path, folder: Path) -> None:
     for path in BORROWED:
-        if (checkout / path).exists() and (folder / path.parent).exists():
+        there = (folder / path).is_symlink() or (folder / path).exists()
+        if not there and (checkout / path).exists() and (folder / path.parent).exists():
             (folder / path).symlink_to(checkout / path)
 
 

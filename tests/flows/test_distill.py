@@ -53,6 +53,11 @@ def distill(project: Path, *options: str, code: int = 0) -> str:
     return done.stdout
 
 
+def worktree_in(log: str) -> Path:
+    """Where a run happened."""
+    return Path(log.split("working in ")[1].splitlines()[0])
+
+
 def test_stages_run_in_order_beside_each_other_and_the_checkout_stays(project: Path) -> None:
     log = distill(project, "--stages-at-once", "2")
     places = [log.index(f"{name}: done") for name in ("one", "side@a", "last")]
@@ -68,7 +73,7 @@ def test_stages_run_in_order_beside_each_other_and_the_checkout_stays(project: P
 
 def test_overrides_are_set_in_the_worktree_only(project: Path) -> None:
     kept = distill(project, "--overrides", json.dumps({"seed": 7}))
-    folder = Path(kept.split("working in ")[1].splitlines()[0])
+    folder = worktree_in(kept)
     assert yaml.safe_load((folder / "params.yaml").read_text())["seed"] == 7
     assert (folder / "out/last").read_text() == "words" * 2
     assert yaml.safe_load((project / "params.yaml").read_text())["seed"] == 0
@@ -113,6 +118,24 @@ def test_results_go_to_the_remote_and_come_back_elsewhere(tmp_path: Path) -> Non
     assert "dropped" in log
     assert len(git(copy, "worktree", "list").splitlines()) == 1
     assert not (copy / "out/last").exists(), "the checkout stays as it is"
+
+
+def test_what_the_checkout_has_of_its_own_follows_into_a_worktree_that_is_there(
+    tmp_path: Path,
+) -> None:
+    project = make_project(tmp_path / "project", stages=LIGHT)
+    folder = worktree_in(distill(project))
+    remote, fonts = tmp_path / "remote", Path("pipeline/data/fontsource/node_modules")
+    for command in (("add", "-d", "late", str(remote)), ("modify", "late", "verify", "true")):
+        assert call(project, "dvc", "remote", command[0], "--local", *command[1:]).returncode == 0
+    (project / fonts).mkdir()
+    log = distill(project, "--push")
+    assert worktree_in(log) == folder
+    assert list((remote / "files").rglob("*"))
+    assert (folder / fonts).resolve() == project / fonts
+    config = folder / ".dvc/config.local"
+    assert "verify" in config.read_text()
+    assert config.stat().st_mode & 0o777 == 0o600
 
 
 def test_stages_after_the_data_run_only_if_the_data_changed(tmp_path: Path) -> None:
