@@ -56,14 +56,16 @@ class Processes:
 
     Args:
         folder: the project they work on.
-        environment: variables for them, beside this process's own.
+        environment: variables for them, beside this process's own; None takes one away.
         locks: file descriptors that they hold open, so that what these lock stays theirs.
     """
 
-    def __init__(self, folder: Path, environment: Mapping[str, str], locks: Sequence[int]) -> None:
+    def __init__(
+        self, folder: Path, environment: Mapping[str, str | None], locks: Sequence[int]
+    ) -> None:
         self._folder, self._locks = folder, tuple(locks)
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
-        self._environment = {
+        wanted = {
             **os.environ,
             "PATH": path,
             "PYTHONUNBUFFERED": "1",
@@ -71,6 +73,7 @@ class Processes:
             "DO_NOT_TRACK": "1",
             **environment,
         }
+        self._environment = {name: value for name, value in wanted.items() if value is not None}
         self._all: list[subprocess.Popen[str]] = []
         self._idle: list[subprocess.Popen[str]] = []
         self._guard = threading.Lock()

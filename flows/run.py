@@ -78,9 +78,8 @@ def start(request: Request, say: Say, checkout: Path = TOP) -> Iterator[Run]:
         if not request.cluster:
             # Two trainings would share the cores, and each take twice as long.
             locks.append(machine.enter_context(alone(place.checkout / CORES, taken)))
-        environment = {"DISTILL_STOP_JOBS": "true"}
-        if request.cluster:
-            environment["RAY_ADDRESS"] = request.cluster
+        # Without a cluster it is this machine, whatever the shell that started all this points at.
+        environment = {"DISTILL_STOP_JOBS": "true", "RAY_ADDRESS": request.cluster}
         processes = Processes(place.folder, environment, locks)
         try:
             yield Run(request, place, processes)

@@ -79,6 +79,16 @@ def test_overrides_are_set_in_the_worktree_only(project: Path) -> None:
     assert yaml.safe_load((project / "params.yaml").read_text())["seed"] == 0
 
 
+def test_only_the_request_says_which_cluster(tmp_path: Path) -> None:
+    stages = LIGHT.replace("cp words.txt out/one", "(printenv RAY_ADDRESS || echo none) > out/one")
+    project = make_project(tmp_path / "project", stages=stages)
+    shell = {"RAY_ADDRESS": "http://127.0.0.1:1"}
+    for options, address in (((), "none"), (("--cluster", "10.0.0.1:6379"), "10.0.0.1:6379")):
+        done = call(project, *DISTILL, "--overrides", f"seed={len(options)}", *options, **shell)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert (worktree_in(done.stdout) / "out/one").read_text().strip() == address
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
