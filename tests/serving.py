@@ -160,6 +160,12 @@ def locks(worktree: Path) -> dict[str, Any]:
     return {kind: held for kind, held in content.items() if any(held.values())}
 
 
+def sourced(project: Path) -> dict[str, str]:
+    """What .prefect/env sets in a shell."""
+    lines = (project / ".prefect/env").read_text()
+    return dict(re.findall(r"^export (\w+)=(.*)$", lines, re.MULTILINE))
+
+
 @contextmanager
 def serve(
     folder: Path, environment: Mapping[str, str] | None = None, **project_options: Any
@@ -177,8 +183,7 @@ def serve(
     try:
         done = call(project, *server, "start", "--port", "0", **more)
         assert done.returncode == 0, done.stdout + done.stderr
-        lines = (project / ".prefect/env").read_text()
-        settings = {**more, **dict(re.findall(r"^export (\w+)=(.*)$", lines, re.MULTILINE))}
+        settings = {**more, **sourced(project)}
         with SyncPrefectClient(settings["PREFECT_API_URL"]) as client:
             yield Served(project, client, settings)
     finally:

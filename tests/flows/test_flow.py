@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -21,6 +22,20 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
 
 
 LONG = {"training.epochs": 4000}
+
+
+def test_what_runs_is_left_alone(served: Served) -> None:
+    def numbers() -> list[int]:
+        return [served.service(name).pid for name in ("server", "worker")]
+
+    before = numbers()
+    again = served.call(sys.executable, "-m", "flows.server", "start")
+    assert again.returncode == 0, again.stderr
+    assert served.settings["PREFECT_API_URL"].removesuffix("/api") in again.stdout
+    elsewhere = served.call(sys.executable, "-m", "flows.server", "start", "--port", "1")
+    assert elsewhere.returncode == 2
+    assert "make prefect-stop first" in elsewhere.stderr
+    assert numbers() == before
 
 
 def test_a_deployment_runs_to_its_end(served: Served) -> None:

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 from uuid import UUID
 
 import psutil
 import pytest
 from commands import runs
 from projects import commit
-from serving import Served, locks, serve, until
+from serving import Served, call, serve, sourced, until
 
 pytestmark = [pytest.mark.slow, pytest.mark.long]
 
@@ -88,11 +88,15 @@ def test_a_killed_server_loses_no_run(served: Served) -> None:
     served.ended(run, "Completed")
 
 
-def test_ten_runs_at_once_do_the_work_once(served: Served) -> None:
-    asked = {"overrides": {"seed": 5}, "cluster": None}
-    runs = [served.submit("cluster", push=False, **asked) for _ in range(10)]
-    until(lambda: all(served.run(run).state_name == "Completed" for run in runs), str, 400)
-    did = [run for run in runs if served.message(run).startswith("Did ")]
-    assert len(did) == 1
-    for worktree in (served.project / ".worktrees").glob("*/.dvc"):
-        assert locks(Path(worktree).parent) == {}
+def test_a_worker_follows_its_server_to_another_port(served: Served) -> None:
+    worker, url = served.service("worker"), served.settings["PREFECT_API_URL"]
+    kill(served, "server")
+    port = int(url.removesuffix("/api").rsplit(":", 1)[1])
+    with socket.create_server(("127.0.0.1", port)):
+        start_again(served)
+    moved = sourced(served.project)
+    assert moved["PREFECT_API_URL"] != url
+    assert not runs(worker.pid)
+    run = ("prefect", "deployment", "run", "distill-pipeline/local", "--watch")
+    done = call(served.project, *run, **moved)
+    assert done.returncode == 0, done.stdout + done.stderr
