@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from contextlib import suppress
 from datetime import timedelta
@@ -10,8 +11,13 @@ from typing import Any, Final
 
 import yaml
 from prefect.client.orchestration import SyncPrefectClient
-from prefect.client.schemas.actions import DeploymentScheduleCreate, WorkPoolCreate
+from prefect.client.schemas.actions import (
+    DeploymentScheduleCreate,
+    DeploymentUpdate,
+    WorkPoolCreate,
+)
 from prefect.client.schemas.objects import StateType
+from prefect.client.schemas.responses import DeploymentResponse
 from prefect.client.schemas.schedules import CronSchedule
 from prefect.events.actions import ChangeFlowRunState
 from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
@@ -102,7 +108,7 @@ class _Deployment(BaseModel):
 
 
 def install(client: SyncPrefectClient, checkout: Path) -> None:
-    """Makes all of it; queues, automations and active schedules that are there stay."""
+    """Makes all of it; queues, automations and schedules that are there stay as they are."""
     with suppress(ObjectAlreadyExists):
         client.create_work_pool(WorkPoolCreate(name=POOL, type="process"))
     for name, limit in QUEUES.items():
@@ -123,40 +129,41 @@ def _deploy(client: SyncPrefectClient, checkout: Path) -> None:
     flow_id = client.create_flow_from_name(distill_pipeline.name)
     for entry in content["deployments"]:
         deployment = _Deployment.model_validate(entry)
-        active = _active(client, deployment.name)
-        client.create_deployment(
-            flow_id,
-            deployment.name,
-            description=deployment.description,
-            entrypoint=deployment.entrypoint,
-            work_pool_name=deployment.work_pool.name,
-            work_queue_name=deployment.work_pool.work_queue_name,
-            parameters=deployment.parameters,
-            parameter_openapi_schema=distill_pipeline.parameters.model_dump_for_openapi(),
-            enforce_parameter_schema=True,
-            pull_steps=[
+        settings: dict[str, Any] = {
+            "description": deployment.description,
+            "entrypoint": deployment.entrypoint,
+            "work_pool_name": deployment.work_pool.name,
+            "work_queue_name": deployment.work_pool.work_queue_name,
+            "parameters": deployment.parameters,
+            "parameter_openapi_schema": distill_pipeline.parameters.model_dump_for_openapi(),
+            "enforce_parameter_schema": True,
+            "pull_steps": [
                 {"prefect.deployments.steps.set_working_directory": {"directory": str(checkout)}}
             ],
             # With a command of its own a run starts at once; otherwise Prefect first starts a
             # process that prepares a workspace, which takes as long as the run's own start.
-            job_variables={
-                "command": f"{sys.executable} -m prefect.engine",
+            "job_variables": {
+                "command": shlex.join([sys.executable, "-m", "prefect.engine"]),
                 "working_dir": str(checkout),
             },
-            schedules=[
+        }
+        there = _deployed(client, deployment.name)
+        if there is None:
+            schedules = [
                 DeploymentScheduleCreate(
-                    schedule=CronSchedule(cron=one.cron, timezone=one.timezone),
-                    active=one.active if active is None else active,
+                    schedule=CronSchedule(cron=one.cron, timezone=one.timezone), active=one.active
                 )
                 for one in deployment.schedules
-            ],
-        )
+            ]
+            client.create_deployment(flow_id, deployment.name, schedules=schedules, **settings)
+        else:
+            # Schedules are changed in the UI.
+            client.update_deployment(there.id, DeploymentUpdate(**settings))
 
 
-def _active(client: SyncPrefectClient, deployment: str) -> bool | None:
-    """Whether a deployment's schedule was switched on; None where it is not there yet."""
+def _deployed(client: SyncPrefectClient, name: str) -> DeploymentResponse | None:
+    """The deployment of that name, if there is one."""
     try:
-        there = client.read_deployment_by_name(f"{distill_pipeline.name}/{deployment}")
+        return client.read_deployment_by_name(f"{distill_pipeline.name}/{name}")
     except ObjectNotFound:
         return None
-    return any(schedule.active for schedule in there.schedules)

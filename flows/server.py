@@ -196,7 +196,7 @@ def _healthy(url: str) -> bool:
 
 def _environment(**more: str) -> dict[str, str]:
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
-    return {**os.environ, "PATH": path, "DISTILL_CHECKOUT": str(TOP), **more}
+    return {**os.environ, "PATH": path, **more}
 
 
 def _start(name: str, url: str, *command: str, **environment: str) -> None:

@@ -9,6 +9,8 @@ import sys
 from collections.abc import Iterator
 
 import pytest
+from prefect.client.schemas.actions import DeploymentScheduleCreate
+from prefect.client.schemas.schedules import CronSchedule
 from projects import commit, git
 from serving import Served, locks, serve, until
 
@@ -28,10 +30,20 @@ def test_what_runs_is_left_alone(served: Served) -> None:
     def numbers() -> list[int]:
         return [served.service(name).pid for name in ("server", "worker")]
 
+    nightly = served.client.read_deployment_by_name("distill-pipeline/nightly")
+    (own,) = nightly.schedules
+    served.client.update_deployment_schedule(nightly.id, own.id, active=True)
+    weekly = DeploymentScheduleCreate(schedule=CronSchedule(cron="0 3 * * 0"), active=False)
+    served.client.create_deployment_schedules(nightly.id, [weekly])
     before = numbers()
     again = served.call(sys.executable, "-m", "flows.server", "start")
     assert again.returncode == 0, again.stderr
     assert served.settings["PREFECT_API_URL"].removesuffix("/api") in again.stdout
+    after = served.client.read_deployment(nightly.id).schedules
+    assert {(getattr(one.schedule, "cron", None), one.active) for one in after} == {
+        ("0 2 * * *", True),
+        ("0 3 * * 0", False),
+    }
     elsewhere = served.call(sys.executable, "-m", "flows.server", "start", "--port", "1")
     assert elsewhere.returncode == 2
     assert "make prefect-stop first" in elsewhere.stderr
