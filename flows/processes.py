@@ -124,7 +124,9 @@ class Processes:
         if self._stopped:
             raise StoppedError(f"{asked} was stopped")
         if outcome is None:
-            raise TransientError(f"{asked}: its process died with {process.wait()}")
+            ended = process.wait()
+            kind = TransientError if ended < 0 else StageError
+            raise kind(f"{asked}: its process ended with {ended} and told nothing")
         with self._guard:
             self._idle.append(process)
         if outcome.failure is None:
