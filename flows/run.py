@@ -45,12 +45,16 @@ class Run:
         Returns:
             A sentence that says where it is.
         """
+        folder = self.worktree.folder
         if not self.request.keep:
+            if self.worktree.kept:
+                return f"The worktree stays, since another run kept it: {folder}."
             self.worktree.drop()
-            return "The worktree was dropped; the results are in DVC's cache."
-        changed = self.worktree.commit("Keep what distill-pipeline made")
-        where = f"on the branch {self.worktree.branch}, in {self.worktree.folder}"
-        return f"The results are {where}." if changed else f"Nothing changed {where}."
+            return "The worktree was dropped; stages take what they made from DVC's cache."
+        changed, where = self.worktree.keep("Keep what distill-pipeline made")
+        if not changed:
+            return f"Nothing changed {where}, in {folder}."
+        return f"The results are {where}, in {folder}."
 
 
 @contextmanager

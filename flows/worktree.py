@@ -63,11 +63,11 @@ class Worktree:
         """Where its results are committed."""
         return f"distill/{self.key}"
 
-    def commit(self, message: str) -> bool:
-        """Commits what changed in files that git knows, on the branch.
+    def keep(self, message: str) -> tuple[bool, str]:
+        """Commits what changed in files that git knows, and lets the branch follow.
 
         Returns:
-            Whether anything did.
+            Whether anything did, and where the results are.
         """
         changed = bool(_git(self.folder, "status", "--porcelain", "--untracked-files=no"))
         if changed:
@@ -78,13 +78,35 @@ class Worktree:
                 "user.email=distill-pipeline@localhost",
             ]
             _git(self.folder, *name, "commit", "--quiet", "--no-verify", "--all", "-m", message)
-        _git(self.folder, "branch", "--force", self.branch, "HEAD")
-        return changed
+        about = json.loads(_marker(self.folder).read_text())
+        write_whole(_marker(self.folder), json.dumps({**about, "kept": True}) + "\n")
+        return changed, self._named()
+
+    @property
+    def kept(self) -> bool:
+        """Whether a run kept it."""
+        return bool(json.loads(_marker(self.folder).read_text()).get("kept"))
 
     def drop(self) -> None:
-        """Removes it; the cache keeps what was made."""
+        """Removes it; DVC's cache keeps what stages made."""
         _remove(self.checkout, self.folder)
         _marker(self.folder).unlink(missing_ok=True)
+
+    def _named(self) -> str:
+        """Where its last commit is: on the branch, unless that would harm somebody's work there."""
+        on_it = f"on the branch {self.branch}"
+        try:
+            _git(self.folder, "merge-base", "--is-ancestor", "HEAD", f"refs/heads/{self.branch}")
+        except DataError:
+            pass
+        else:
+            return on_it
+        try:
+            # It refuses a branch that is checked out elsewhere, or has commits that are not here.
+            _git(self.folder, "fetch", "--quiet", ".", f"HEAD:refs/heads/{self.branch}")
+        except DataError as error:
+            return f"in the commit {_git(self.folder, 'rev-parse', 'HEAD')} ({error})"
+        return on_it
 
 
 @contextmanager

@@ -130,6 +130,41 @@ def test_results_go_to_the_remote_and_come_back_elsewhere(tmp_path: Path) -> Non
     assert not (copy / "out/last").exists(), "the checkout stays as it is"
 
 
+def test_what_is_dropped_comes_back_from_the_cache_and_what_was_kept_stays(tmp_path: Path) -> None:
+    script = f"echo done >> {tmp_path}/done; mkdir -p out; cp words.txt out/one"
+    stages = LIGHT.replace("mkdir -p out && cp words.txt out/one", script)
+    project = make_project(tmp_path / "project", stages=stages)
+    for _ in range(2):
+        log = distill(project, "--no-keep")
+        assert "dropped" in log
+        assert not worktree_in(log).exists()
+        assert git(project, "branch", "--list", "distill/*") == ""
+    kept = worktree_in(distill(project))
+    branch = git(project, "rev-parse", f"distill/{kept.name}")
+    assert "another run kept it" in distill(project, "--no-keep")
+    assert (kept / "out/last").read_text() == "words" * 2
+    assert git(project, "rev-parse", f"distill/{kept.name}") == branch
+    assert (tmp_path / "done").read_text().split() == ["done"], "the cache had it"
+
+
+def test_a_branch_that_somebody_works_on_stays_theirs(tmp_path: Path) -> None:
+    project = make_project(tmp_path / "project", stages=LIGHT)
+    folder = worktree_in(distill(project))
+    branch, main = f"distill/{folder.name}", git(project, "rev-parse", "main")
+    git(project, "checkout", "-q", branch)
+    (project / "words.txt").write_text("mine")
+    mine = commit(project, "mine")
+    assert f"on the branch {branch}" in distill(project, "--revision", main)
+    # Something to commit that the branch does not have.
+    with (folder / "params.yaml").open("a") as file:
+        file.write("\n")
+    log = distill(project, "--revision", main)
+    assert f"The results are in the commit {git(folder, 'rev-parse', 'HEAD')}" in log
+    git(project, "checkout", "-q", "main")
+    assert "Nothing changed in the commit" in distill(project)
+    assert git(project, "rev-parse", branch) == mine
+
+
 def test_what_the_checkout_has_of_its_own_follows_into_a_worktree_that_is_there(
     tmp_path: Path,
 ) -> None:
