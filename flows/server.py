@@ -6,6 +6,7 @@ What they keep, their logs and process numbers lie in .prefect/. Start makes wha
 from __future__ import annotations
 
 import os
+import shlex
 import socket
 import subprocess
 import sys
@@ -108,7 +109,9 @@ def start(
             PREFECT_WORKER_QUERY_SECONDS="2",
         )
         _wait("worker", lambda: _works(client, POOL))
-    lines = [f"export {name}={value}\n" for name, value in _settings(url).items()]
+    lines = [f"export {name}={shlex.quote(value)}\n" for name, value in _settings(url).items()]
+    # The commands are this project's, which a shell need not have activated.
+    lines.append(f'export PATH={shlex.quote(str(Path(sys.executable).parent))}:"$PATH"\n')
     write_whole(FOLDER / "env", "".join(lines))
     typer.echo(
         f"Prefect is at {url.removesuffix('/api')}\n"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import re
+import shlex
 import subprocess
 import sys
 import time
@@ -37,11 +37,12 @@ SECONDS = 150
 
 @dataclass(frozen=True)
 class Served:
-    """The project, and a client of its server."""
+    """The project, a client of its server, its settings, and what was said at its start."""
 
     project: Path
     client: SyncPrefectClient
     settings: dict[str, str]
+    said: str
 
     def submit(self, deployment: str = "local", **parameters: Any) -> UUID:
         """Schedules a run for now."""
@@ -161,9 +162,10 @@ def locks(worktree: Path) -> dict[str, Any]:
 
 
 def sourced(project: Path) -> dict[str, str]:
-    """What .prefect/env sets in a shell."""
-    lines = (project / ".prefect/env").read_text()
-    return dict(re.findall(r"^export (\w+)=(.*)$", lines, re.MULTILINE))
+    """What .prefect/env sets in a shell, beside its path."""
+    lines = (project / ".prefect/env").read_text().splitlines()
+    pairs = [shlex.split(line.removeprefix("export "))[0].split("=", 1) for line in lines]
+    return {name: value for name, value in pairs if name != "PATH"}
 
 
 @contextmanager
@@ -185,7 +187,7 @@ def serve(
         assert done.returncode == 0, done.stdout + done.stderr
         settings = {**more, **sourced(project)}
         with SyncPrefectClient(settings["PREFECT_API_URL"]) as client:
-            yield Served(project, client, settings)
+            yield Served(project, client, settings, done.stdout)
     finally:
         stopped = call(project, *server, "stop")
         assert stopped.returncode == 0, stopped.stdout + stopped.stderr

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import sys
 from collections.abc import Iterator
@@ -12,14 +13,15 @@ import pytest
 from prefect.client.schemas.actions import DeploymentScheduleCreate
 from prefect.client.schemas.schedules import CronSchedule
 from projects import commit, git
-from serving import Served, locks, serve, until
+from serving import Served, call, locks, serve, until
 
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    with serve(tmp_path_factory.mktemp("served") / "project") as started:
+    # Paths with a space are quoted wherever a shell reads them.
+    with serve(tmp_path_factory.mktemp("served") / "a project") as started:
         yield started
 
 
@@ -51,7 +53,10 @@ def test_what_runs_is_left_alone(served: Served) -> None:
 
 
 def test_a_deployment_runs_to_its_end(served: Served) -> None:
-    done = served.call("prefect", "deployment", "run", "distill-pipeline/local", "--watch")
+    (printed,) = re.findall(r"^To run the pipeline: +(.*)$", served.said, re.MULTILINE)
+    assert printed.endswith("prefect deployment run distill-pipeline/local --watch")
+    # As in a shell that knows nothing of this project.
+    done = call(served.project, "sh", "-c", printed, PATH=os.defpath)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Completed" in done.stdout
     (run,) = served.runs()
