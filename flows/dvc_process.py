@@ -33,12 +33,14 @@ from dvc.stage import run as dvc_run
 from dvc.stage.exceptions import StageCmdFailedError
 
 from flows.healing import heals
+from flows.marks import MARK, end
 from flows.processes import OUTCOME, Outcome
 from pipeline.errors import DataError, DistillError, TransientError, UsageError
 from pipeline.failure import FAILURE_FILE, Failure, failure_of
 
 POLITE = 6.0
 """Seconds that a stage's command has to end by itself, before all of it is killed."""
+SHELLS = {"sh", "bash", "dash", "zsh", "fish", "ksh", "busybox"}
 REFUSED = (PermissionError, NoCredentialsError, PartialCredentialsError)
 """What a remote's client raises where the keys are wrong or missing, or allow too little."""
 
@@ -115,8 +117,11 @@ def transfer(direction: str, remote: str, *targets: str) -> Outcome:
             with Repo(_wait_for_lock=True) as repo:
                 if direction == "push":
                     return Outcome(changed=bool(repo.push(list(targets), remote=remote or None)))
-                stats = repo.pull(list(targets), remote=remote or None, allow_missing=True)["stats"]
-                return Outcome(changed=any(stats.values()))
+                # Forced, for a stage that was killed may have left an output that DVC never saw.
+                pulled = repo.pull(
+                    list(targets), remote=remote or None, allow_missing=True, force=True
+                )
+                return Outcome(changed=any(pulled["stats"].values()))
         except (DvcException, OSError, BotoCoreError, ClientError) as error:
             return _failed(error, logged)
 
@@ -177,17 +182,27 @@ def _receive(requests: SimpleQueue[list[str] | None]) -> None:
 
 
 def _end_children() -> None:
-    this = psutil.Process()
-    started = this.children(recursive=True)
-    for process in this.children():
-        process.terminate()
-    psutil.wait_procs(this.children(), timeout=POLITE)
-    left = {*started, *this.children(recursive=True)}
-    for process in left:
-        # Ray's processes end by themselves when their driver has, and some do it just now.
+    """Asks commands to end, and after a while ends all that is left of them."""
+    mark, started = os.environ[MARK], psutil.Process().children()
+    commands = [command for process in started for command in _commands(process)]
+    for process in commands:
         with suppress(psutil.NoSuchProcess):
-            process.kill()
-    psutil.wait_procs(left, timeout=POLITE / 2)
+            process.terminate()
+    # Ray's processes end by themselves when their driver has, and some do it just now.
+    psutil.wait_procs(commands, timeout=POLITE)
+    end(mark)
+
+
+def _commands(process: psutil.Process) -> list[psutil.Process]:
+    """A process, and if it is a shell what that runs: shells do not pass signals on.
+
+    The shell is the first: it would go on with its next command.
+    """
+    with suppress(psutil.Error):
+        if Path(process.exe()).name in SHELLS:
+            below = process.children()
+            return [process, *(command for child in below for command in _commands(child))]
+    return [process]
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 import yaml
 from commands import runs
@@ -251,5 +252,48 @@ def test_one_run_waits_for_another_and_a_killed_one_leaves_nothing(tmp_path: Pat
         assert third.wait(60) == 0, third_out.read_text()
     finally:
         for process in (first, second, third):
+            process.kill()
+            process.wait()
+
+
+def test_what_nobody_was_left_to_end_is_ended_by_the_next_run(tmp_path: Path) -> None:
+    project = make_project(tmp_path / "project", stages=WAITING)
+    go, began = tmp_path / "go", tmp_path / "began"
+    script = [
+        "echo half > out",
+        f"echo $$ >> {began}",
+        f"until test -e {go}; do sleep 0.05; done",
+        "echo whole > out",
+    ]
+    (project / "wait.sh").write_text("\n".join(script))
+    commit(project, "wait")
+
+    def start(out: Path) -> subprocess.Popen[bytes]:
+        with out.open("wb") as file:
+            return subprocess.Popen(DISTILL, cwd=project, stdout=file)
+
+    outs = [tmp_path / "first", tmp_path / "second"]
+    first = second = start(outs[0])
+    try:
+        until(lambda: began.exists() and began.read_text().endswith("\n"), outs[0].read_text)
+        left = int(began.read_text())
+        keeper = psutil.Process(left).parent()
+        while keeper is not None and "flows.dvc_process" not in keeper.cmdline():
+            keeper = keeper.parent()
+        assert keeper is not None
+        # As if both were killed at the same moment.
+        keeper.suspend()
+        first.kill()
+        first.wait()
+        keeper.kill()
+        assert runs(left)
+        second = start(outs[1])
+        until(lambda: len(began.read_text().split()) == 2, outs[1].read_text)
+        assert not runs(left)
+        go.touch()
+        assert second.wait(60) == 0, outs[1].read_text()
+        assert (worktree_in(outs[1].read_text()) / "out").read_text() == "whole\n"
+    finally:
+        for process in (first, second):
             process.kill()
             process.wait()
