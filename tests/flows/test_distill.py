@@ -96,6 +96,10 @@ def test_only_the_request_says_which_cluster(tmp_path: Path) -> None:
         (("--overrides", "seed=-1"), "seed: Input should be greater than or equal to 0"),
         (("--teachers", "nobody", "--overrides", "train.epochs=1"), "no section train for train."),
         (("--revision", "nowhere"), "has no 'nowhere'"),
+        (("--stages-at-once", "0"), "--stages-at-once: Input should be greater than or equal to 1"),
+        (("--overrides", "nonsense"), "overrides are KEY=VALUE or a JSON object"),
+        (("--overrides", '{"seed": '), "overrides are KEY=VALUE or a JSON object"),
+        (("--overrides", "seed={1"), "no value as in params.yaml"),
     ],
 )
 def test_what_cannot_be_is_refused_and_leaves_nothing(
