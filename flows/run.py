@@ -11,6 +11,7 @@ from pathlib import Path
 from flows.processes import TOP, Processes
 from flows.request import Request
 from flows.stages import DATA, Stage, data_stages, read_stages, trained_on_other_data
+from flows.together import threads
 from flows.worktree import CORES, Worktree, alone, worktree
 from pipeline import compute
 
@@ -84,6 +85,8 @@ def start(request: Request, say: Say, checkout: Path = TOP) -> Iterator[Run]:
             locks.append(machine.enter_context(alone(place.checkout / CORES, taken)))
         # Without a cluster it is this machine, whatever the shell that started all this points at.
         environment = {"DISTILL_STOP_JOBS": "true", "RAY_ADDRESS": request.cluster}
+        if not request.cluster:
+            environment["DISTILL_THREADS"] = str(threads(request.stages_at_once))
         processes = Processes(place.folder, environment, locks)
         try:
             yield Run(request, place, processes)

@@ -15,6 +15,8 @@ from commands import runs
 from projects import commit, git, make_project
 from serving import call, until
 
+from pipeline.compute import cores
+
 LIGHT = """
 stages:
   one:
@@ -88,6 +90,18 @@ def test_only_the_request_says_which_cluster(tmp_path: Path) -> None:
         done = call(project, *DISTILL, "--overrides", f"seed={len(options)}", *options, **shell)
         assert done.returncode == 0, done.stdout + done.stderr
         assert (worktree_in(done.stdout) / "out/one").read_text().strip() == address
+
+
+def test_stages_side_by_side_share_the_threads(tmp_path: Path) -> None:
+    stages = LIGHT.replace("cp words.txt out/one", "printenv DISTILL_THREADS > out/one")
+    project = make_project(tmp_path / "project", stages=stages)
+    unset = ("env", "-u", "DISTILL_THREADS", "DISTILL_WORKERS=1")
+    for stages_at_once in (1, cores() + 1):
+        options = ("--stages-at-once", str(stages_at_once), "--overrides", f"seed={stages_at_once}")
+        done = call(project, *unset, *DISTILL, *options)
+        assert done.returncode == 0, done.stdout + done.stderr
+        threads = (worktree_in(done.stdout) / "out/one").read_text()
+        assert int(threads) == max(1, cores() // stages_at_once)
 
 
 @pytest.mark.parametrize(
