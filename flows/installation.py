@@ -33,6 +33,8 @@ HEARTBEAT: Final = 30
 """Seconds between two signs of life of a run; Prefect takes no fewer."""
 SILENCE: Final = 90
 """Seconds without one after which a run is taken for lost."""
+CANCELLING: Final = 60
+"""Seconds after which nothing is left that could end a cancelled run: it takes 15 at most."""
 PAUSE: Final = 15
 """Seconds from a crash to the next start."""
 
@@ -45,7 +47,7 @@ LOST: Final = AutomationCore(
     description="A run that gives no sign of life any more is marked as crashed.",
     trigger=EventTrigger(
         after={"prefect.flow-run.heartbeat"},
-        expect={"prefect.flow-run.heartbeat", *_ENDS},
+        expect={"prefect.flow-run.heartbeat", "prefect.flow-run.Cancelling", *_ENDS},
         match=_RUN,
         match_related=_OURS,
         for_each={"prefect.resource.id"},
@@ -54,6 +56,21 @@ LOST: Final = AutomationCore(
         within=timedelta(seconds=SILENCE),
     ),
     actions=[ChangeFlowRunState(state=StateType.CRASHED, message="No sign of life any more")],
+)
+UNENDED: Final = AutomationCore(
+    name="mark lost cancelled runs of distill-pipeline",
+    description="A cancelled run whose process and worker are gone is marked as cancelled.",
+    trigger=EventTrigger(
+        after={"prefect.flow-run.Cancelling"},
+        expect=_ENDS,
+        match=_RUN,
+        match_related=_OURS,
+        for_each={"prefect.resource.id"},
+        posture=Posture.Proactive,
+        threshold=1,
+        within=timedelta(seconds=CANCELLING),
+    ),
+    actions=[ChangeFlowRunState(state=StateType.CANCELLED, message="Nothing of it was left")],
 )
 # It waits, since a worker reports a crash twice within seconds, and the second report would undo
 # what came in between.
@@ -114,7 +131,7 @@ def install(client: SyncPrefectClient, checkout: Path) -> None:
     for name, limit in QUEUES.items():
         with suppress(ObjectAlreadyExists):
             client.create_work_queue(name, work_pool_name=POOL, concurrency_limit=limit)
-    for automation in (LOST, AGAIN):
+    for automation in (LOST, UNENDED, AGAIN):
         if not client.read_automations_by_name(automation.name):
             client.create_automation(automation)
     _deploy(client, checkout)

@@ -17,6 +17,7 @@ from uuid import UUID
 
 import psutil
 from commands import environment
+from prefect import State
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.filters import (
     ArtifactFilter,
@@ -44,10 +45,15 @@ class Served:
     settings: dict[str, str]
     said: str
 
-    def submit(self, deployment: str = "local", **parameters: Any) -> UUID:
-        """Schedules a run for now."""
+    def submit(
+        self, deployment: str = "local", *, state: State[Any] | None = None, **parameters: Any
+    ) -> UUID:
+        """Schedules a run, for now unless the state says otherwise."""
         found = self.client.read_deployment_by_name(f"distill-pipeline/{deployment}")
-        return self.client.create_flow_run_from_deployment(found.id, parameters=parameters).id
+        run = self.client.create_flow_run_from_deployment(
+            found.id, parameters=parameters, state=state
+        )
+        return run.id
 
     def ended(self, run: UUID, *states: str) -> FlowRun:
         """The run, once it is in one of these states."""

@@ -111,7 +111,7 @@ def test_stages_train_in_the_cluster_that_is_named(served: Served, ray: Ray) -> 
 
 def test_two_trainings_at_once_and_a_cancelled_one_leaves_ray(served: Served, ray: Ray) -> None:
     def start(seed: int) -> UUID:
-        asked = {"cluster": ray.address, "push": False}
+        asked: dict[str, Any] = {"cluster": ray.address, "push": False}
         return served.submit("cluster", overrides={**LONG, "seed": seed}, **asked)
 
     def trains(run: UUID) -> None:

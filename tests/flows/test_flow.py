@@ -8,10 +8,14 @@ import re
 import signal
 import sys
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
+from prefect import State
 from prefect.client.schemas.actions import DeploymentScheduleCreate
 from prefect.client.schemas.schedules import CronSchedule
+from prefect.states import Crashed, Running, Scheduled
 from projects import commit, git
 from serving import Served, call, locks, serve, until
 
@@ -107,6 +111,19 @@ def test_a_run_tried_again_stays_at_its_commit(served: Served) -> None:
     until(lambda: served.run(run).run_count == 2, lambda: served.log(run))
     served.ended(run, "Failed")
     assert served.run(run).labels["distill.commit"] == first
+
+
+def test_a_run_that_only_crashes_ends_until_somebody_tries_it_again(served: Served) -> None:
+    later: State[Any] = Scheduled(scheduled_time=datetime.now(UTC) + timedelta(days=1))
+    run = served.submit(state=later, teachers=["nobody"])
+    for _ in range(5):
+        served.client.set_flow_run_state(run, Running(), force=True)
+        served.client.set_flow_run_state(run, Crashed(), force=True)
+    served.retry(run)
+    served.ended(run, "Failed")
+    assert "was started 6 times" in served.message(run)
+    served.retry(run)
+    until(lambda: "nobody" in served.message(run), lambda: served.log(run))
 
 
 def test_a_killed_training_is_tried_again_and_a_cancelled_one_ends(served: Served) -> None:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import socket
 import sys
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
 from uuid import UUID
 
 import psutil
 import pytest
 from commands import runs
+from prefect import State
+from prefect.states import Crashed, Running, Scheduled
 from projects import commit
 from serving import Served, call, serve, sourced, until
 
@@ -31,6 +34,17 @@ def kill(served: Served, name: str) -> psutil.Process:
     process.kill()
     process.wait()
     return process
+
+
+def kill_worker_and_runs(served: Served) -> None:
+    started = served.service("worker").children(recursive=True)
+    engines = [process for process in started if "prefect.engine" in process.cmdline()]
+    # A run of a worker that is gone ends by itself: it must not come to that.
+    for engine in engines:
+        engine.suspend()
+    kill(served, "worker")
+    for engine in engines:
+        engine.kill()
 
 
 def start_again(served: Served) -> None:
@@ -69,15 +83,31 @@ def test_a_killed_worker_loses_no_run(served: Served) -> None:
 
 def test_a_worker_killed_with_its_runs_is_found_out(served: Served) -> None:
     run = training(served, seed=3)
-    started = served.service("worker").children(recursive=True)
-    kill(served, "worker")
-    for process in started:
-        if "prefect.engine" in process.cmdline():
-            os.kill(process.pid, signal.SIGKILL)
+    kill_worker_and_runs(served)
     start_again(served)
     until(lambda: served.run(run).state_name != "Running", lambda: served.log(run), seconds=180)
     served.ended(run, "Completed")
     assert "goes on from epoch" in served.log(run)
+
+
+def test_a_cancelled_run_that_nobody_is_left_to_end_is_cancelled(served: Served) -> None:
+    run = training(served, seed=5)
+    kill_worker_and_runs(served)
+    served.cancel(run)
+    start_again(served)
+    until(lambda: served.run(run).state_name != "Cancelling", lambda: served.log(run), seconds=120)
+    assert served.run(run).state_name == "Cancelled"
+    assert not served.training()
+
+
+def test_a_run_that_crashed_when_it_was_cancelled_stays_so(served: Served) -> None:
+    later: State[Any] = Scheduled(scheduled_time=datetime.now(UTC) + timedelta(days=1))
+    run = served.submit(state=later)
+    served.client.set_flow_run_state(run, Running(), force=True)
+    served.cancel(run)
+    served.client.set_flow_run_state(run, Crashed(), force=True)
+    until(lambda: served.run(run).state_name == "Cancelled", lambda: served.log(run))
+    assert "had been cancelled" in served.message(run)
 
 
 def test_a_killed_server_loses_no_run(served: Served) -> None:
