@@ -34,6 +34,8 @@ from prefect.states import AwaitingRetry, Cancelling
 from projects import make_project
 
 SECONDS = 150
+PAGE = 200
+"""The most that the server gives at once."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,7 @@ class Served:
         found = self.client.read_task_runs(
             flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[run])),
             sort=TaskRunSort.EXPECTED_START_TIME_ASC,
-            limit=200,
+            limit=PAGE,
             offset=0,
         )
         return {task.name: task for task in found}
@@ -85,7 +87,7 @@ class Served:
             flow_run_filter=FlowRunFilter(),
             task_run_filter=TaskRunFilter(),
             sort=ArtifactSort.CREATED_DESC,
-            limit=200,
+            limit=PAGE,
             offset=0,
         )
         return {str(artifact.key): artifact for artifact in found}
@@ -97,16 +99,20 @@ class Served:
 
     def runs(self) -> list[FlowRun]:
         """All runs, the newest first."""
-        return self.client.read_flow_runs(sort=FlowRunSort.START_TIME_DESC, limit=200, offset=0)
+        return self.client.read_flow_runs(sort=FlowRunSort.START_TIME_DESC, limit=PAGE, offset=0)
 
     def log(self, run: UUID) -> str:
-        found = self.client.read_logs(
-            LogFilter(flow_run_id=LogFilterFlowRunId(any_=[run])),
-            sort=LogSort.TIMESTAMP_ASC,
-            limit=200,
-            offset=0,
-        )
-        return "\n".join(line.message for line in found)
+        lines: list[str] = []
+        while True:
+            found = self.client.read_logs(
+                LogFilter(flow_run_id=LogFilterFlowRunId(any_=[run])),
+                sort=LogSort.TIMESTAMP_ASC,
+                limit=PAGE,
+                offset=len(lines),
+            )
+            lines += [line.message for line in found]
+            if len(found) < PAGE:
+                return "\n".join(lines)
 
     def cancel(self, run: UUID) -> None:
         """As the button in the UI does."""
