@@ -87,6 +87,12 @@ class Worktree:
         """Whether a run kept it."""
         return bool(json.loads(_marker(self.folder).read_text()).get("kept"))
 
+    @property
+    def used(self) -> float:
+        """When the last run began in it, in seconds since 1970; 0 where it never came to that."""
+        marker = _marker(self.folder)
+        return marker.stat().st_mtime if marker.exists() else 0
+
     def drop(self) -> None:
         """Removes it; DVC's cache keeps what stages made."""
         _remove(self.checkout, self.folder)
@@ -140,6 +146,7 @@ def worktree(checkout: Path, request: Request, waiting: Callable[[], None]) -> I
                 _set(folder / PARAMS_FILE, settings)
                 _check(folder)
                 write_whole(_marker(folder), about + "\n")
+            _marker(folder).touch()
         except BaseException:
             if not made:
                 _remove(checkout, folder)

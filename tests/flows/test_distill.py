@@ -15,6 +15,7 @@ from commands import runs
 from projects import commit, git, make_project
 from serving import call, until
 
+from flows.worktree import alone
 from pipeline.compute import cores
 
 LIGHT = """
@@ -164,6 +165,21 @@ def test_what_is_dropped_comes_back_from_the_cache_and_what_was_kept_stays(tmp_p
     assert (kept / "out/last").read_text() == "words" * 2
     assert git(project, "rev-parse", f"distill/{kept.name}") == branch
     assert (tmp_path / "done").read_text().split() == ["done"], "the cache had it"
+
+
+def test_worktrees_are_cleaned_away_when_nobody_is_in_them(tmp_path: Path) -> None:
+    project = make_project(tmp_path / "project", stages=LIGHT)
+    idle, busy = (worktree_in(distill(project, "--overrides", f"seed={seed}")) for seed in range(2))
+    clean = (sys.executable, "-m", "flows.clean")
+    assert f"{idle.name}: stays, had a run 0 days ago" in call(project, *clean).stdout
+    with alone(busy.parent / "locks" / busy.name, lambda: None):
+        said = call(project, *clean, "--days", "0").stdout
+    assert f"{idle.name}: removed" in said
+    assert f"{busy.name}: stays, a run is at work in it" in said
+    assert [idle.exists(), busy.exists()] == [False, True]
+    assert str(idle) not in git(project, "worktree", "list")
+    assert len(git(project, "branch", "--list", "distill/*").splitlines()) == 2
+    assert "No stage had anything to do." not in distill(project, "--overrides", "seed=0")
 
 
 def test_a_branch_that_somebody_works_on_stays_theirs(tmp_path: Path) -> None:
