@@ -110,6 +110,19 @@ def test_a_run_that_crashed_when_it_was_cancelled_stays_so(served: Served) -> No
     assert "had been cancelled" in served.message(run)
 
 
+def test_a_run_goes_on_after_all_was_stopped_and_started(served: Served) -> None:
+    run = training(served, seed=6)
+    started = served.service("worker").children(recursive=True)
+    stopped = served.call(sys.executable, "-m", "flows.server", "stop")
+    assert stopped.returncode == 0, stopped.stderr
+    assert [process for process in started if runs(process.pid)] == []
+    assert not (served.project / ".prefect/env").exists()
+    start_again(served)
+    until(lambda: served.run(run).run_count == 2, lambda: served.log(run), seconds=180)
+    served.ended(run, "Completed")
+    assert "goes on from epoch" in served.log(run)
+
+
 def test_a_killed_server_loses_no_run(served: Served) -> None:
     run = training(served, seed=4)
     kill(served, "server")
