@@ -9,13 +9,14 @@ import threading
 from pathlib import Path
 
 import yaml
-from pydantic_settings import CliApp
+from pydantic import ValidationError
+from pydantic_settings import CliApp, SettingsError
 
 from flows.processes import TOP
 from flows.request import Request
 from flows.run import log_to, parts, start
 from flows.together import end_at_once, reproduce
-from pipeline.errors import DistillError
+from pipeline.errors import DistillError, UsageError
 
 log = logging.getLogger(__name__)
 
@@ -25,16 +26,40 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
     signal.signal(signal.SIGTERM, end_at_once)
     try:
-        asked = CliApp.run(Request, sys.argv[1:])
+        distill(_asked(sys.argv[1:]), TOP)
+    except DistillError as error:
+        log.error("error: %s", error)
+        raise SystemExit(error.exit_code) from error
+
+
+def _asked(arguments: list[str]) -> Request:
+    """What the command line asks for.
+
+    Raises:
+        UsageError: an option has a value that is refused.
+    """
+    try:
+        asked = CliApp.run(Request, arguments)
         # `--overrides seed=1` gives a text, which means what it would mean in params.yaml.
         typed = {
             key: yaml.safe_load(value) if isinstance(value, str) else value
             for key, value in asked.overrides.items()
         }
-        distill(asked.model_copy(update={"overrides": typed}), TOP)
-    except DistillError as error:
-        log.error("error: %s", error)
-        raise SystemExit(error.exit_code) from error
+    except ValidationError as error:
+        lines = [
+            f"  --{str(item['loc'][0]).replace('_', '-')}: {item['msg']} (got {item['input']!r})"
+            for item in error.errors()
+        ]
+        raise UsageError("\n".join(["bad options:", *lines])) from error
+    except SettingsError as error:
+        raise UsageError(
+            f"bad options: {error}; overrides are KEY=VALUE or a JSON object"
+        ) from error
+    except yaml.YAMLError as error:
+        raise UsageError(
+            f"bad options: --overrides: no value as in params.yaml: {error}"
+        ) from error
+    return asked.model_copy(update={"overrides": typed})
 
 
 def distill(request: Request, checkout: Path) -> None:

@@ -8,7 +8,6 @@ input is closed the process ends, with all that it started.
 
 from __future__ import annotations
 
-import errno
 import json
 import logging
 import os
@@ -16,7 +15,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from queue import SimpleQueue
@@ -24,30 +23,48 @@ from queue import SimpleQueue
 import psutil
 from botocore.exceptions import (
     BotoCoreError,
-    HTTPClientError,
+    ClientError,
     NoCredentialsError,
     PartialCredentialsError,
 )
-from botocore.exceptions import ConnectionError as S3ConnectionError
 from dvc.exceptions import CheckoutError, DvcException, FileTransferError, ReproductionError
-from dvc.lock import LockError
 from dvc.repo import Repo
+from dvc.stage import run as dvc_run
 from dvc.stage.exceptions import StageCmdFailedError
 
+from flows.healing import heals
+from flows.marks import MARK, end
 from flows.processes import OUTCOME, Outcome
-from pipeline.errors import DataError, TransientError, UsageError
+from pipeline.errors import DataError, DistillError, TransientError, UsageError
 from pipeline.failure import FAILURE_FILE, Failure, failure_of
 
 POLITE = 6.0
 """Seconds that a stage's command has to end by itself, before all of it is killed."""
+SHELLS = {"sh", "bash", "dash", "zsh", "fish", "ksh", "busybox"}
 REFUSED = (PermissionError, NoCredentialsError, PartialCredentialsError)
 """What a remote's client raises where the keys are wrong or missing, or allow too little."""
-AWAY = {errno.EREMOTEIO, errno.EBUSY}
-"""What a server's own failure is for fsspec: S3's statuses 500 and 503."""
+
+
+class CommandFailedError(StageCmdFailedError):  # type: ignore[misc]
+    """What DVC raises of a stage's command, with how that ended, which DVC puts into a text only.
+
+    Attributes:
+        status: its exit code, or the negative number of the signal that ended it.
+    """
+
+    def __init__(self, cmd: str, status: int | None = None) -> None:
+        super().__init__(cmd, status)
+        self.status = status or 0
+
+    @property
+    def killed(self) -> bool:
+        """Whether a signal ended it, or what its shell ran: a shell then exits with 128 more."""
+        return self.status < 0 or self.status > 128
 
 
 def main() -> None:
     """Serves requests, one after another."""
+    dvc_run.StageCmdFailedError = CommandFailedError
     # DVC takes a stage's name relative to where it is called.
     os.chdir(sys.argv[1])
     logging.getLogger("dvc").setLevel(logging.INFO)
@@ -75,12 +92,14 @@ def reproduce(stage: str) -> Outcome:
                 changed = repo.reproduce(targets=stage, single_item=True)
         except ReproductionError as error:
             cause = error.__cause__ or error
-            if not isinstance(cause, StageCmdFailedError):
-                return _failed(cause)
-            if file.exists():
-                return Outcome(failure=Failure.model_validate_json(file.read_text()))
-            # It was killed: whoever fails by himself says why.
-            return _failed(TransientError(str(cause)))
+            if isinstance(cause, CommandFailedError):
+                if file.exists():
+                    return Outcome(failure=Failure.model_validate_json(file.read_text()))
+                # It could not tell. One that was killed may do better; one that could not be
+                # started, or was called in a wrong way, would fail again.
+                kind = TransientError if cause.killed else DistillError
+                return Outcome(failure=failure_of(kind(str(cause))))
+            return _failed(cause)
         except DvcException as error:
             return _failed(error)
     return Outcome(changed=bool(changed))
@@ -98,13 +117,13 @@ def transfer(direction: str, remote: str, *targets: str) -> Outcome:
             with Repo(_wait_for_lock=True) as repo:
                 if direction == "push":
                     return Outcome(changed=bool(repo.push(list(targets), remote=remote or None)))
-                stats = repo.pull(list(targets), remote=remote or None, allow_missing=True)["stats"]
-                return Outcome(changed=any(stats.values()))
-        except (DvcException, OSError, BotoCoreError) as error:
-            refused = next((one for one in (error, *logged) if isinstance(one, REFUSED)), None)
-            if refused is None:
-                return _failed(error)
-            return _failed(UsageError(f"refused, see to the keys and rights: {refused}"))
+                # Forced, for a stage that was killed may have left an output that DVC never saw.
+                pulled = repo.pull(
+                    list(targets), remote=remote or None, allow_missing=True, force=True
+                )
+                return Outcome(changed=any(pulled["stats"].values()))
+        except (DvcException, OSError, BotoCoreError, ClientError) as error:
+            return _failed(error, logged)
 
 
 @contextmanager
@@ -125,11 +144,22 @@ def _logged() -> Iterator[list[BaseException]]:
         logger.removeHandler(handler)
 
 
-def _failed(error: BaseException) -> Outcome:
-    away = isinstance(error, OSError) and error.errno in AWAY
-    if away or isinstance(
-        error, LockError | FileTransferError | S3ConnectionError | HTTPClientError
-    ):
+def _failed(error: BaseException, logged: Sequence[BaseException] = ()) -> Outcome:
+    """What to tell of an error.
+
+    Args:
+        error: that DVC raised.
+        logged: why files were not transferred, where that is what it raised.
+    """
+    refused = next((one for one in (error, *logged) if isinstance(one, REFUSED)), None)
+    if refused is not None:
+        error = UsageError(f"refused, see to the keys and rights: {refused}")
+    elif isinstance(error, FileTransferError) and logged:
+        # One that no retry heals decides: the others may be its consequence.
+        first = next((one for one in logged if not heals(one)), logged[0])
+        kind = TransientError if heals(first) else DistillError
+        error = kind(f"{error}: {first}")
+    elif heals(error):
         error = TransientError(str(error))
     elif isinstance(error, CheckoutError):
         error = DataError(str(error))
@@ -152,17 +182,27 @@ def _receive(requests: SimpleQueue[list[str] | None]) -> None:
 
 
 def _end_children() -> None:
-    this = psutil.Process()
-    started = this.children(recursive=True)
-    for process in this.children():
-        process.terminate()
-    psutil.wait_procs(this.children(), timeout=POLITE)
-    left = {*started, *this.children(recursive=True)}
-    for process in left:
-        # Ray's processes end by themselves when their driver has, and some do it just now.
+    """Asks commands to end, and after a while ends all that is left of them."""
+    mark, started = os.environ[MARK], psutil.Process().children()
+    commands = [command for process in started for command in _commands(process)]
+    for process in commands:
         with suppress(psutil.NoSuchProcess):
-            process.kill()
-    psutil.wait_procs(left, timeout=POLITE / 2)
+            process.terminate()
+    # Ray's processes end by themselves when their driver has, and some do it just now.
+    psutil.wait_procs(commands, timeout=POLITE)
+    end(mark)
+
+
+def _commands(process: psutil.Process) -> list[psutil.Process]:
+    """A process, and if it is a shell what that runs: shells do not pass signals on.
+
+    The shell is the first: it would go on with its next command.
+    """
+    with suppress(psutil.Error):
+        if Path(process.exe()).name in SHELLS:
+            below = process.children()
+            return [process, *(command for child in below for command in _commands(child))]
+    return [process]
 
 
 if __name__ == "__main__":

@@ -22,12 +22,13 @@ from prefect.artifacts import (
     update_progress_artifact,
 )
 from prefect.cache_policies import NO_CACHE
-from prefect.client.schemas.objects import TaskRun
+from prefect.client.schemas.objects import StateType, TaskRun
+from prefect.context import FlowRunContext
 from prefect.futures import PrefectFuture
-from prefect.runtime import flow_run
-from prefect.states import Completed
+from prefect.states import Cancelled, Completed
 from prefect.tasks import exponential_backoff
 
+from flows.processes import TOP
 from flows.progress import share_done
 from flows.request import (
     Cluster,
@@ -45,7 +46,8 @@ from flows.request import (
 from flows.results import report_of, rows
 from flows.run import Run, Say, parts, start
 from flows.stages import Stage
-from pipeline.errors import DistillError, TransientError
+from flows.starts import commit_of_run, refuse_vain_starts, since_last_end
+from pipeline.errors import TransientError
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -53,8 +55,6 @@ R = TypeVar("R")
 RETRIES: Final = 3
 FIRST_DELAY: Final = 5
 """Seconds before the first retry; each further one waits twice as long."""
-STARTS: Final = 5
-"""How often a run may be started: one that takes its process down each time comes to an end."""
 MOVES: Final = 2.0
 """Seconds between two updates of a progress artifact."""
 
@@ -85,10 +85,15 @@ def distill_pipeline(
     It happens in a worktree of its own: the checkout stays as it is. What failed or was cancelled
     goes on from where it was when it is run again with the same revision and parameters.
     """
-    if (starts := flow_run.run_count or 1) > STARTS:
-        raise DistillError(f"this run was started {starts} times: see why it ends before its end")
+    context = FlowRunContext.get()
+    assert context is not None
+    assert context.flow_run is not None
+    states = since_last_end(context.flow_run)
+    if any(state.type == StateType.CANCELLING for state in states):
+        return Cancelled(message="It crashed after it had been cancelled.")
+    refuse_vain_starts(states)
     request = Request(
-        revision=revision,
+        revision=commit_of_run(context.flow_run, TOP, revision),
         teachers=teachers,
         overrides=overrides,
         pull=pull,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from contextlib import suppress
 from datetime import timedelta
@@ -10,8 +11,13 @@ from typing import Any, Final
 
 import yaml
 from prefect.client.orchestration import SyncPrefectClient
-from prefect.client.schemas.actions import DeploymentScheduleCreate, WorkPoolCreate
+from prefect.client.schemas.actions import (
+    DeploymentScheduleCreate,
+    DeploymentUpdate,
+    WorkPoolCreate,
+)
 from prefect.client.schemas.objects import StateType
+from prefect.client.schemas.responses import DeploymentResponse
 from prefect.client.schemas.schedules import CronSchedule
 from prefect.events.actions import ChangeFlowRunState
 from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
@@ -27,6 +33,8 @@ HEARTBEAT: Final = 30
 """Seconds between two signs of life of a run; Prefect takes no fewer."""
 SILENCE: Final = 90
 """Seconds without one after which a run is taken for lost."""
+CANCELLING: Final = 60
+"""Seconds after which nothing is left that could end a cancelled run: it takes 15 at most."""
 PAUSE: Final = 15
 """Seconds from a crash to the next start."""
 
@@ -39,7 +47,7 @@ LOST: Final = AutomationCore(
     description="A run that gives no sign of life any more is marked as crashed.",
     trigger=EventTrigger(
         after={"prefect.flow-run.heartbeat"},
-        expect={"prefect.flow-run.heartbeat", *_ENDS},
+        expect={"prefect.flow-run.heartbeat", "prefect.flow-run.Cancelling", *_ENDS},
         match=_RUN,
         match_related=_OURS,
         for_each={"prefect.resource.id"},
@@ -48,6 +56,21 @@ LOST: Final = AutomationCore(
         within=timedelta(seconds=SILENCE),
     ),
     actions=[ChangeFlowRunState(state=StateType.CRASHED, message="No sign of life any more")],
+)
+UNENDED: Final = AutomationCore(
+    name="mark lost cancelled runs of distill-pipeline",
+    description="A cancelled run whose process and worker are gone is marked as cancelled.",
+    trigger=EventTrigger(
+        after={"prefect.flow-run.Cancelling"},
+        expect=_ENDS,
+        match=_RUN,
+        match_related=_OURS,
+        for_each={"prefect.resource.id"},
+        posture=Posture.Proactive,
+        threshold=1,
+        within=timedelta(seconds=CANCELLING),
+    ),
+    actions=[ChangeFlowRunState(state=StateType.CANCELLED, message="Nothing of it was left")],
 )
 # It waits, since a worker reports a crash twice within seconds, and the second report would undo
 # what came in between.
@@ -102,13 +125,13 @@ class _Deployment(BaseModel):
 
 
 def install(client: SyncPrefectClient, checkout: Path) -> None:
-    """Makes all of it; queues, automations and active schedules that are there stay."""
+    """Makes all of it; queues, automations and schedules that are there stay as they are."""
     with suppress(ObjectAlreadyExists):
         client.create_work_pool(WorkPoolCreate(name=POOL, type="process"))
     for name, limit in QUEUES.items():
         with suppress(ObjectAlreadyExists):
             client.create_work_queue(name, work_pool_name=POOL, concurrency_limit=limit)
-    for automation in (LOST, AGAIN):
+    for automation in (LOST, UNENDED, AGAIN):
         if not client.read_automations_by_name(automation.name):
             client.create_automation(automation)
     _deploy(client, checkout)
@@ -123,40 +146,41 @@ def _deploy(client: SyncPrefectClient, checkout: Path) -> None:
     flow_id = client.create_flow_from_name(distill_pipeline.name)
     for entry in content["deployments"]:
         deployment = _Deployment.model_validate(entry)
-        active = _active(client, deployment.name)
-        client.create_deployment(
-            flow_id,
-            deployment.name,
-            description=deployment.description,
-            entrypoint=deployment.entrypoint,
-            work_pool_name=deployment.work_pool.name,
-            work_queue_name=deployment.work_pool.work_queue_name,
-            parameters=deployment.parameters,
-            parameter_openapi_schema=distill_pipeline.parameters.model_dump_for_openapi(),
-            enforce_parameter_schema=True,
-            pull_steps=[
+        settings: dict[str, Any] = {
+            "description": deployment.description,
+            "entrypoint": deployment.entrypoint,
+            "work_pool_name": deployment.work_pool.name,
+            "work_queue_name": deployment.work_pool.work_queue_name,
+            "parameters": deployment.parameters,
+            "parameter_openapi_schema": distill_pipeline.parameters.model_dump_for_openapi(),
+            "enforce_parameter_schema": True,
+            "pull_steps": [
                 {"prefect.deployments.steps.set_working_directory": {"directory": str(checkout)}}
             ],
             # With a command of its own a run starts at once; otherwise Prefect first starts a
             # process that prepares a workspace, which takes as long as the run's own start.
-            job_variables={
-                "command": f"{sys.executable} -m prefect.engine",
+            "job_variables": {
+                "command": shlex.join([sys.executable, "-m", "prefect.engine"]),
                 "working_dir": str(checkout),
             },
-            schedules=[
+        }
+        there = _deployed(client, deployment.name)
+        if there is None:
+            schedules = [
                 DeploymentScheduleCreate(
-                    schedule=CronSchedule(cron=one.cron, timezone=one.timezone),
-                    active=one.active if active is None else active,
+                    schedule=CronSchedule(cron=one.cron, timezone=one.timezone), active=one.active
                 )
                 for one in deployment.schedules
-            ],
-        )
+            ]
+            client.create_deployment(flow_id, deployment.name, schedules=schedules, **settings)
+        else:
+            # Schedules are changed in the UI.
+            client.update_deployment(there.id, DeploymentUpdate(**settings))
 
 
-def _active(client: SyncPrefectClient, deployment: str) -> bool | None:
-    """Whether a deployment's schedule was switched on; None where it is not there yet."""
+def _deployed(client: SyncPrefectClient, name: str) -> DeploymentResponse | None:
+    """The deployment of that name, if there is one."""
     try:
-        there = client.read_deployment_by_name(f"{distill_pipeline.name}/{deployment}")
+        return client.read_deployment_by_name(f"{distill_pipeline.name}/{name}")
     except ObjectNotFound:
         return None
-    return any(schedule.active for schedule in there.schedules)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import threading
@@ -14,6 +13,7 @@ from typing import Final
 
 from pydantic import BaseModel, ConfigDict
 
+from flows.marks import MARK, end
 from pipeline.errors import DistillError, TransientError
 from pipeline.failure import Failure, error_of
 
@@ -52,18 +52,22 @@ class Processes:
     """Starts the processes of one run, and ends all of them at once.
 
     A process lives no longer than this one: it ends, with all it started, when its standard input
-    is closed, which also happens when this process is killed.
+    is closed, which also happens when this process is killed. What it started lives no longer than
+    it: where it is killed, this process ends that. Where both were killed, the next does, before it
+    starts anything there.
 
     Args:
-        folder: the project they work on.
-        environment: variables for them, beside this process's own.
+        folder: the project they work on, and no others at the same time.
+        environment: variables for them, beside this process's own; None takes one away.
         locks: file descriptors that they hold open, so that what these lock stays theirs.
     """
 
-    def __init__(self, folder: Path, environment: Mapping[str, str], locks: Sequence[int]) -> None:
+    def __init__(
+        self, folder: Path, environment: Mapping[str, str | None], locks: Sequence[int]
+    ) -> None:
         self._folder, self._locks = folder, tuple(locks)
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
-        self._environment = {
+        wanted = {
             **os.environ,
             "PATH": path,
             "PYTHONUNBUFFERED": "1",
@@ -71,6 +75,10 @@ class Processes:
             "DO_NOT_TRACK": "1",
             **environment,
         }
+        self._environment = {name: value for name, value in wanted.items() if value is not None}
+        # A path has no line's end: no folder's mark begins like another's.
+        self._mark = f"{folder}\n"
+        self._watchers: list[threading.Thread] = []
         self._all: list[subprocess.Popen[str]] = []
         self._idle: list[subprocess.Popen[str]] = []
         self._guard = threading.Lock()
@@ -111,8 +119,9 @@ class Processes:
             try:
                 process.wait(GRACE)
             except subprocess.TimeoutExpired:
-                os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
+                process.kill()
+        for watcher in self._watchers:
+            watcher.join()
 
     def _run(self, request: list[str], say: Callable[[str], None]) -> bool:
         process = self._take()
@@ -121,7 +130,9 @@ class Processes:
         if self._stopped:
             raise StoppedError(f"{asked} was stopped")
         if outcome is None:
-            raise TransientError(f"{asked}: its process died with {process.wait()}")
+            ended = process.wait()
+            kind = TransientError if ended < 0 else StageError
+            raise kind(f"{asked}: its process ended with {ended} and told nothing")
         with self._guard:
             self._idle.append(process)
         if outcome.failure is None:
@@ -139,10 +150,13 @@ class Processes:
                 process = self._idle.pop()
                 if process.poll() is None:
                     return process
+            if not self._all:
+                end(self._mark)
+            mark = f"{self._mark}{len(self._all)}\n"
             process = subprocess.Popen(
                 [sys.executable, "-m", "flows.dvc_process", str(self._folder)],
                 cwd=TOP,
-                env=self._environment,
+                env={**self._environment, MARK: mark},
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
@@ -152,7 +166,16 @@ class Processes:
                 pass_fds=self._locks,
             )
             self._all.append(process)
+            watcher = threading.Thread(target=_watch, args=(process, mark), daemon=True)
+            self._watchers.append(watcher)
+            watcher.start()
             return process
+
+
+def _watch(process: subprocess.Popen[str], mark: str) -> None:
+    """Ends what a process leaves behind; until then it would keep its output open too."""
+    process.wait()
+    end(mark)
 
 
 def _ask(

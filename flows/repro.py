@@ -14,7 +14,7 @@ from pathlib import Path
 
 from flows.processes import Processes
 from flows.stages import read_stages
-from flows.together import end_at_once, reproduce
+from flows.together import end_at_once, reproduce, threads
 from flows.worktree import CORES, alone
 from pipeline import compute
 from pipeline.errors import DistillError
@@ -42,9 +42,8 @@ def repro(project: Path) -> None:
         DistillError: one stage failed; those that do not need it were run all the same.
     """
     at_once = min(AT_ONCE, compute.cores())
-    threads = compute.load().threads or compute.cores() // at_once
     with alone(project / CORES, _waiting) as cores:
-        processes = Processes(project, {"DISTILL_THREADS": str(threads)}, [cores])
+        processes = Processes(project, {"DISTILL_THREADS": str(threads(at_once))}, [cores])
         try:
             reproduce(read_stages(project), processes, threading.Semaphore(at_once))
         finally:

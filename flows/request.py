@@ -39,8 +39,8 @@ StagesAtOnce = Annotated[
 Keep = Annotated[
     bool,
     Field(
-        description="Keep the run's worktree and commit its results on a branch; "
-        "otherwise drop both when all went well."
+        description="Keep the run's worktree and commit its results on a branch; otherwise drop "
+        "the worktree when all went well, unless another run kept it."
     ),
 ]
 OnlyIfDataChanged = Annotated[

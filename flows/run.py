@@ -11,6 +11,7 @@ from pathlib import Path
 from flows.processes import TOP, Processes
 from flows.request import Request
 from flows.stages import DATA, Stage, data_stages, read_stages, trained_on_other_data
+from flows.together import threads
 from flows.worktree import CORES, Worktree, alone, worktree
 from pipeline import compute
 
@@ -45,12 +46,16 @@ class Run:
         Returns:
             A sentence that says where it is.
         """
+        folder = self.worktree.folder
         if not self.request.keep:
+            if self.worktree.kept:
+                return f"The worktree stays, since another run kept it: {folder}."
             self.worktree.drop()
-            return "The worktree was dropped; the results are in DVC's cache."
-        changed = self.worktree.commit("Keep what distill-pipeline made")
-        where = f"on the branch {self.worktree.branch}, in {self.worktree.folder}"
-        return f"The results are {where}." if changed else f"Nothing changed {where}."
+            return "The worktree was dropped; stages take what they made from DVC's cache."
+        changed, where = self.worktree.keep("Keep what distill-pipeline made")
+        if not changed:
+            return f"Nothing changed {where}, in {folder}."
+        return f"The results are {where}, in {folder}."
 
 
 @contextmanager
@@ -78,9 +83,10 @@ def start(request: Request, say: Say, checkout: Path = TOP) -> Iterator[Run]:
         if not request.cluster:
             # Two trainings would share the cores, and each take twice as long.
             locks.append(machine.enter_context(alone(place.checkout / CORES, taken)))
-        environment = {"DISTILL_STOP_JOBS": "true"}
-        if request.cluster:
-            environment["RAY_ADDRESS"] = request.cluster
+        # Without a cluster it is this machine, whatever the shell that started all this points at.
+        environment = {"DISTILL_STOP_JOBS": "true", "RAY_ADDRESS": request.cluster}
+        if not request.cluster:
+            environment["DISTILL_THREADS"] = str(threads(request.stages_at_once))
         processes = Processes(place.folder, environment, locks)
         try:
             yield Run(request, place, processes)

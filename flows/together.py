@@ -11,6 +11,7 @@ from types import FrameType
 
 from flows.processes import Processes
 from flows.stages import Stage
+from pipeline import compute
 from pipeline.errors import DistillError
 
 log = logging.getLogger(__name__)
@@ -53,6 +54,13 @@ def reproduce(
     if own:
         raise own[0]
     return {name: future.result() for name, future in futures.items()}
+
+
+def threads(stages: int) -> int:
+    """How many CPU threads a worker gets on this machine with so many stages side by side."""
+    chosen = compute.load()
+    workers = stages * max(1, chosen.workers)
+    return chosen.threads or max(1, compute.cores() // workers)
 
 
 def end_at_once(number: int, frame: FrameType | None) -> None:

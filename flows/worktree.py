@@ -63,11 +63,11 @@ class Worktree:
         """Where its results are committed."""
         return f"distill/{self.key}"
 
-    def commit(self, message: str) -> bool:
-        """Commits what changed in files that git knows, on the branch.
+    def keep(self, message: str) -> tuple[bool, str]:
+        """Commits what changed in files that git knows, and lets the branch follow.
 
         Returns:
-            Whether anything did.
+            Whether anything did, and where the results are.
         """
         changed = bool(_git(self.folder, "status", "--porcelain", "--untracked-files=no"))
         if changed:
@@ -78,13 +78,41 @@ class Worktree:
                 "user.email=distill-pipeline@localhost",
             ]
             _git(self.folder, *name, "commit", "--quiet", "--no-verify", "--all", "-m", message)
-        _git(self.folder, "branch", "--force", self.branch, "HEAD")
-        return changed
+        about = json.loads(_marker(self.folder).read_text())
+        write_whole(_marker(self.folder), json.dumps({**about, "kept": True}) + "\n")
+        return changed, self._named()
+
+    @property
+    def kept(self) -> bool:
+        """Whether a run kept it."""
+        return bool(json.loads(_marker(self.folder).read_text()).get("kept"))
+
+    @property
+    def used(self) -> float:
+        """When the last run began in it, in seconds since 1970; 0 where it never came to that."""
+        marker = _marker(self.folder)
+        return marker.stat().st_mtime if marker.exists() else 0
 
     def drop(self) -> None:
-        """Removes it; the cache keeps what was made."""
+        """Removes it; DVC's cache keeps what stages made."""
         _remove(self.checkout, self.folder)
         _marker(self.folder).unlink(missing_ok=True)
+
+    def _named(self) -> str:
+        """Where its last commit is: on the branch, unless that would harm somebody's work there."""
+        on_it = f"on the branch {self.branch}"
+        try:
+            _git(self.folder, "merge-base", "--is-ancestor", "HEAD", f"refs/heads/{self.branch}")
+        except DataError:
+            pass
+        else:
+            return on_it
+        try:
+            # It refuses a branch that is checked out elsewhere, or has commits that are not here.
+            _git(self.folder, "fetch", "--quiet", ".", f"HEAD:refs/heads/{self.branch}")
+        except DataError as error:
+            return f"in the commit {_git(self.folder, 'rev-parse', 'HEAD')} ({error})"
+        return on_it
 
 
 @contextmanager
@@ -99,26 +127,43 @@ def worktree(checkout: Path, request: Request, waiting: Callable[[], None]) -> I
     Raises:
         UsageError: there is no such revision, or params.yaml does not take the settings.
     """
-    commit = _commit(checkout, request.revision)
+    commit = commit_of(checkout, request.revision)
     settings = request.settings
     about = json.dumps({"commit": commit, "settings": settings}, sort_keys=True)
     key = hashlib.sha256(about.encode()).hexdigest()[:12]
     folder = checkout / WORKTREES / key
     locks = folder.parent / "locks"
     with alone(locks / key, waiting) as lock:
-        if not (_marker(folder).exists() and folder.exists()):
-            with alone(locks / "making", lambda: None):
-                _make(checkout, folder, commit)
-            try:
-                _configure(checkout, folder)
-                _borrow(checkout, folder)
+        made = _marker(folder).exists() and folder.exists()
+        try:
+            if not made:
+                with alone(locks / "making", lambda: None):
+                    _make(checkout, folder, commit)
+            # At every start: a remote, its keys or the fonts may have changed or come since.
+            _configure(checkout, folder)
+            _borrow(checkout, folder)
+            if not made:
                 _set(folder / PARAMS_FILE, settings)
                 _check(folder)
-            except BaseException:
+                write_whole(_marker(folder), about + "\n")
+            _marker(folder).touch()
+        except BaseException:
+            if not made:
                 _remove(checkout, folder)
-                raise
-            write_whole(_marker(folder), about + "\n")
+            raise
         yield Worktree(key, folder, checkout, lock)
+
+
+def commit_of(checkout: Path, revision: str) -> str:
+    """The commit that a revision names now.
+
+    Raises:
+        UsageError: there is none.
+    """
+    try:
+        return _git(checkout, "rev-parse", "--verify", "--end-of-options", f"{revision}^{{commit}}")
+    except DataError as error:
+        raise UsageError(f"revision: {checkout} has no {revision!r}") from error
 
 
 @contextmanager
@@ -168,15 +213,17 @@ def _configure(checkout: Path, folder: Path) -> None:
             "remote": {name: dict(remote) for name, remote in repo.config["remote"].items()},
             "core": dict(repo.config["core"]),
         }
+    # From nothing, and its owner's alone before there is a key in it.
+    write_whole(folder / ".dvc/config.local", "", mode=0o600)
     config = Config(str(folder / ".dvc"))
     with config.edit("local") as local:
         local.update(shared)
-    (folder / ".dvc/config.local").chmod(0o600)
 
 
 def _borrow(checkout: Path, folder: Path) -> None:
     for path in BORROWED:
-        if (checkout / path).exists() and (folder / path.parent).exists():
+        there = (folder / path).is_symlink() or (folder / path).exists()
+        if not there and (checkout / path).exists() and (folder / path.parent).exists():
             (folder / path).symlink_to(checkout / path)
 
 
@@ -202,13 +249,6 @@ def _check(folder: Path) -> None:
     )
     if done.returncode:
         raise UsageError(done.stderr.strip())
-
-
-def _commit(checkout: Path, revision: str) -> str:
-    try:
-        return _git(checkout, "rev-parse", "--verify", "--end-of-options", f"{revision}^{{commit}}")
-    except DataError as error:
-        raise UsageError(f"revision: {checkout} has no {revision!r}") from error
 
 
 def _git(folder: Path, *arguments: str) -> str:

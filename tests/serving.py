@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import re
+import shlex
 import subprocess
 import sys
 import time
@@ -17,6 +17,7 @@ from uuid import UUID
 
 import psutil
 from commands import environment
+from prefect import State
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.filters import (
     ArtifactFilter,
@@ -29,24 +30,32 @@ from prefect.client.schemas.filters import (
 )
 from prefect.client.schemas.objects import Artifact, FlowRun, TaskRun
 from prefect.client.schemas.sorting import ArtifactSort, FlowRunSort, LogSort, TaskRunSort
-from prefect.states import Cancelling
+from prefect.states import AwaitingRetry, Cancelling
 from projects import make_project
 
 SECONDS = 150
+PAGE = 200
+"""The most that the server gives at once."""
 
 
 @dataclass(frozen=True)
 class Served:
-    """The project, and a client of its server."""
+    """The project, a client of its server, its settings, and what was said at its start."""
 
     project: Path
     client: SyncPrefectClient
     settings: dict[str, str]
+    said: str
 
-    def submit(self, deployment: str = "local", **parameters: Any) -> UUID:
-        """Schedules a run for now."""
+    def submit(
+        self, deployment: str = "local", *, state: State[Any] | None = None, **parameters: Any
+    ) -> UUID:
+        """Schedules a run, for now unless the state says otherwise."""
         found = self.client.read_deployment_by_name(f"distill-pipeline/{deployment}")
-        return self.client.create_flow_run_from_deployment(found.id, parameters=parameters).id
+        run = self.client.create_flow_run_from_deployment(
+            found.id, parameters=parameters, state=state
+        )
+        return run.id
 
     def ended(self, run: UUID, *states: str) -> FlowRun:
         """The run, once it is in one of these states."""
@@ -66,7 +75,7 @@ class Served:
         found = self.client.read_task_runs(
             flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[run])),
             sort=TaskRunSort.EXPECTED_START_TIME_ASC,
-            limit=200,
+            limit=PAGE,
             offset=0,
         )
         return {task.name: task for task in found}
@@ -78,7 +87,7 @@ class Served:
             flow_run_filter=FlowRunFilter(),
             task_run_filter=TaskRunFilter(),
             sort=ArtifactSort.CREATED_DESC,
-            limit=200,
+            limit=PAGE,
             offset=0,
         )
         return {str(artifact.key): artifact for artifact in found}
@@ -90,20 +99,28 @@ class Served:
 
     def runs(self) -> list[FlowRun]:
         """All runs, the newest first."""
-        return self.client.read_flow_runs(sort=FlowRunSort.START_TIME_DESC, limit=200, offset=0)
+        return self.client.read_flow_runs(sort=FlowRunSort.START_TIME_DESC, limit=PAGE, offset=0)
 
     def log(self, run: UUID) -> str:
-        found = self.client.read_logs(
-            LogFilter(flow_run_id=LogFilterFlowRunId(any_=[run])),
-            sort=LogSort.TIMESTAMP_ASC,
-            limit=200,
-            offset=0,
-        )
-        return "\n".join(line.message for line in found)
+        lines: list[str] = []
+        while True:
+            found = self.client.read_logs(
+                LogFilter(flow_run_id=LogFilterFlowRunId(any_=[run])),
+                sort=LogSort.TIMESTAMP_ASC,
+                limit=PAGE,
+                offset=len(lines),
+            )
+            lines += [line.message for line in found]
+            if len(found) < PAGE:
+                return "\n".join(lines)
 
     def cancel(self, run: UUID) -> None:
         """As the button in the UI does."""
         self.client.set_flow_run_state(run, Cancelling())
+
+    def retry(self, run: UUID) -> None:
+        """As the button in the UI does."""
+        self.client.set_flow_run_state(run, AwaitingRetry())
 
     def training(self) -> list[psutil.Process]:
         """The training processes in the project's worktrees."""
@@ -156,6 +173,13 @@ def locks(worktree: Path) -> dict[str, Any]:
     return {kind: held for kind, held in content.items() if any(held.values())}
 
 
+def sourced(project: Path) -> dict[str, str]:
+    """What .prefect/env sets in a shell, beside its path."""
+    lines = (project / ".prefect/env").read_text().splitlines()
+    pairs = [shlex.split(line.removeprefix("export "))[0].split("=", 1) for line in lines]
+    return {name: value for name, value in pairs if name != "PATH"}
+
+
 @contextmanager
 def serve(
     folder: Path, environment: Mapping[str, str] | None = None, **project_options: Any
@@ -173,10 +197,9 @@ def serve(
     try:
         done = call(project, *server, "start", "--port", "0", **more)
         assert done.returncode == 0, done.stdout + done.stderr
-        lines = (project / ".prefect/env").read_text()
-        settings = {**more, **dict(re.findall(r"^export (\w+)=(.*)$", lines, re.MULTILINE))}
+        settings = {**more, **sourced(project)}
         with SyncPrefectClient(settings["PREFECT_API_URL"]) as client:
-            yield Served(project, client, settings)
+            yield Served(project, client, settings, done.stdout)
     finally:
         stopped = call(project, *server, "stop")
         assert stopped.returncode == 0, stopped.stdout + stopped.stderr

@@ -8,11 +8,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 import yaml
 from commands import runs
 from projects import commit, git, make_project
 from serving import call, until
+
+from flows.worktree import alone
+from pipeline.compute import cores
 
 LIGHT = """
 stages:
@@ -53,6 +57,11 @@ def distill(project: Path, *options: str, code: int = 0) -> str:
     return done.stdout
 
 
+def worktree_in(log: str) -> Path:
+    """Where a run happened."""
+    return Path(log.split("working in ")[1].splitlines()[0])
+
+
 def test_stages_run_in_order_beside_each_other_and_the_checkout_stays(project: Path) -> None:
     log = distill(project, "--stages-at-once", "2")
     places = [log.index(f"{name}: done") for name in ("one", "side@a", "last")]
@@ -68,10 +77,32 @@ def test_stages_run_in_order_beside_each_other_and_the_checkout_stays(project: P
 
 def test_overrides_are_set_in_the_worktree_only(project: Path) -> None:
     kept = distill(project, "--overrides", json.dumps({"seed": 7}))
-    folder = Path(kept.split("working in ")[1].splitlines()[0])
+    folder = worktree_in(kept)
     assert yaml.safe_load((folder / "params.yaml").read_text())["seed"] == 7
     assert (folder / "out/last").read_text() == "words" * 2
     assert yaml.safe_load((project / "params.yaml").read_text())["seed"] == 0
+
+
+def test_only_the_request_says_which_cluster(tmp_path: Path) -> None:
+    stages = LIGHT.replace("cp words.txt out/one", "(printenv RAY_ADDRESS || echo none) > out/one")
+    project = make_project(tmp_path / "project", stages=stages)
+    shell = {"RAY_ADDRESS": "http://127.0.0.1:1"}
+    for options, address in (((), "none"), (("--cluster", "10.0.0.1:6379"), "10.0.0.1:6379")):
+        done = call(project, *DISTILL, "--overrides", f"seed={len(options)}", *options, **shell)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert (worktree_in(done.stdout) / "out/one").read_text().strip() == address
+
+
+def test_stages_side_by_side_share_the_threads(tmp_path: Path) -> None:
+    stages = LIGHT.replace("cp words.txt out/one", "printenv DISTILL_THREADS > out/one")
+    project = make_project(tmp_path / "project", stages=stages)
+    unset = ("env", "-u", "DISTILL_THREADS", "DISTILL_WORKERS=1")
+    for stages_at_once in (1, cores() + 1):
+        options = ("--stages-at-once", str(stages_at_once), "--overrides", f"seed={stages_at_once}")
+        done = call(project, *unset, *DISTILL, *options)
+        assert done.returncode == 0, done.stdout + done.stderr
+        threads = (worktree_in(done.stdout) / "out/one").read_text()
+        assert int(threads) == max(1, cores() // stages_at_once)
 
 
 @pytest.mark.parametrize(
@@ -80,6 +111,10 @@ def test_overrides_are_set_in_the_worktree_only(project: Path) -> None:
         (("--overrides", "seed=-1"), "seed: Input should be greater than or equal to 0"),
         (("--teachers", "nobody", "--overrides", "train.epochs=1"), "no section train for train."),
         (("--revision", "nowhere"), "has no 'nowhere'"),
+        (("--stages-at-once", "0"), "--stages-at-once: Input should be greater than or equal to 1"),
+        (("--overrides", "nonsense"), "overrides are KEY=VALUE or a JSON object"),
+        (("--overrides", '{"seed": '), "overrides are KEY=VALUE or a JSON object"),
+        (("--overrides", "seed={1"), "no value as in params.yaml"),
     ],
 )
 def test_what_cannot_be_is_refused_and_leaves_nothing(
@@ -113,6 +148,74 @@ def test_results_go_to_the_remote_and_come_back_elsewhere(tmp_path: Path) -> Non
     assert "dropped" in log
     assert len(git(copy, "worktree", "list").splitlines()) == 1
     assert not (copy / "out/last").exists(), "the checkout stays as it is"
+
+
+def test_what_is_dropped_comes_back_from_the_cache_and_what_was_kept_stays(tmp_path: Path) -> None:
+    script = f"echo done >> {tmp_path}/done; mkdir -p out; cp words.txt out/one"
+    stages = LIGHT.replace("mkdir -p out && cp words.txt out/one", script)
+    project = make_project(tmp_path / "project", stages=stages)
+    for _ in range(2):
+        log = distill(project, "--no-keep")
+        assert "dropped" in log
+        assert not worktree_in(log).exists()
+        assert git(project, "branch", "--list", "distill/*") == ""
+    kept = worktree_in(distill(project))
+    branch = git(project, "rev-parse", f"distill/{kept.name}")
+    assert "another run kept it" in distill(project, "--no-keep")
+    assert (kept / "out/last").read_text() == "words" * 2
+    assert git(project, "rev-parse", f"distill/{kept.name}") == branch
+    assert (tmp_path / "done").read_text().split() == ["done"], "the cache had it"
+
+
+def test_worktrees_are_cleaned_away_when_nobody_is_in_them(tmp_path: Path) -> None:
+    project = make_project(tmp_path / "project", stages=LIGHT)
+    idle, busy = (worktree_in(distill(project, "--overrides", f"seed={seed}")) for seed in range(2))
+    clean = (sys.executable, "-m", "flows.clean")
+    assert f"{idle.name}: stays, had a run 0 days ago" in call(project, *clean).stdout
+    with alone(busy.parent / "locks" / busy.name, lambda: None):
+        said = call(project, *clean, "--days", "0").stdout
+    assert f"{idle.name}: removed" in said
+    assert f"{busy.name}: stays, a run is at work in it" in said
+    assert [idle.exists(), busy.exists()] == [False, True]
+    assert str(idle) not in git(project, "worktree", "list")
+    assert len(git(project, "branch", "--list", "distill/*").splitlines()) == 2
+    assert "No stage had anything to do." not in distill(project, "--overrides", "seed=0")
+
+
+def test_a_branch_that_somebody_works_on_stays_theirs(tmp_path: Path) -> None:
+    project = make_project(tmp_path / "project", stages=LIGHT)
+    folder = worktree_in(distill(project))
+    branch, main = f"distill/{folder.name}", git(project, "rev-parse", "main")
+    git(project, "checkout", "-q", branch)
+    (project / "words.txt").write_text("mine")
+    mine = commit(project, "mine")
+    assert f"on the branch {branch}" in distill(project, "--revision", main)
+    # Something to commit that the branch does not have.
+    with (folder / "params.yaml").open("a") as file:
+        file.write("\n")
+    log = distill(project, "--revision", main)
+    assert f"The results are in the commit {git(folder, 'rev-parse', 'HEAD')}" in log
+    git(project, "checkout", "-q", "main")
+    assert "Nothing changed in the commit" in distill(project)
+    assert git(project, "rev-parse", branch) == mine
+
+
+def test_what_the_checkout_has_of_its_own_follows_into_a_worktree_that_is_there(
+    tmp_path: Path,
+) -> None:
+    project = make_project(tmp_path / "project", stages=LIGHT)
+    folder = worktree_in(distill(project))
+    remote, fonts = tmp_path / "remote", Path("pipeline/data/fontsource/node_modules")
+    for command in (("add", "-d", "late", str(remote)), ("modify", "late", "verify", "true")):
+        assert call(project, "dvc", "remote", command[0], "--local", *command[1:]).returncode == 0
+    (project / fonts).mkdir()
+    log = distill(project, "--push")
+    assert worktree_in(log) == folder
+    assert list((remote / "files").rglob("*"))
+    assert (folder / fonts).resolve() == project / fonts
+    config = folder / ".dvc/config.local"
+    assert "verify" in config.read_text()
+    assert config.stat().st_mode & 0o777 == 0o600
 
 
 def test_stages_after_the_data_run_only_if_the_data_changed(tmp_path: Path) -> None:
@@ -183,5 +286,48 @@ def test_one_run_waits_for_another_and_a_killed_one_leaves_nothing(tmp_path: Pat
         assert third.wait(60) == 0, third_out.read_text()
     finally:
         for process in (first, second, third):
+            process.kill()
+            process.wait()
+
+
+def test_what_nobody_was_left_to_end_is_ended_by_the_next_run(tmp_path: Path) -> None:
+    project = make_project(tmp_path / "project", stages=WAITING)
+    go, began = tmp_path / "go", tmp_path / "began"
+    script = [
+        "echo half > out",
+        f"echo $$ >> {began}",
+        f"until test -e {go}; do sleep 0.05; done",
+        "echo whole > out",
+    ]
+    (project / "wait.sh").write_text("\n".join(script))
+    commit(project, "wait")
+
+    def start(out: Path) -> subprocess.Popen[bytes]:
+        with out.open("wb") as file:
+            return subprocess.Popen(DISTILL, cwd=project, stdout=file)
+
+    outs = [tmp_path / "first", tmp_path / "second"]
+    first = second = start(outs[0])
+    try:
+        until(lambda: began.exists() and began.read_text().endswith("\n"), outs[0].read_text)
+        left = int(began.read_text())
+        keeper = psutil.Process(left).parent()
+        while keeper is not None and "flows.dvc_process" not in keeper.cmdline():
+            keeper = keeper.parent()
+        assert keeper is not None
+        # As if both were killed at the same moment.
+        keeper.suspend()
+        first.kill()
+        first.wait()
+        keeper.kill()
+        assert runs(left)
+        second = start(outs[1])
+        until(lambda: len(began.read_text().split()) == 2, outs[1].read_text)
+        assert not runs(left)
+        go.touch()
+        assert second.wait(60) == 0, outs[1].read_text()
+        assert (worktree_in(outs[1].read_text()) / "out").read_text() == "whole\n"
+    finally:
+        for process in (first, second):
             process.kill()
             process.wait()

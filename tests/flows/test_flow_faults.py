@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-import os
 import signal
+import socket
 import sys
 from collections.abc import Iterator
-from pathlib import Path
+from datetime import UTC, datetime, timedelta
+from typing import Any
 from uuid import UUID
 
 import psutil
 import pytest
 from commands import runs
-from serving import Served, locks, serve, until
+from prefect import State
+from prefect.states import Crashed, Running, Scheduled
+from projects import commit
+from serving import Served, call, serve, sourced, until
 
 pytestmark = [pytest.mark.slow, pytest.mark.long]
 
@@ -30,6 +34,17 @@ def kill(served: Served, name: str) -> psutil.Process:
     process.kill()
     process.wait()
     return process
+
+
+def kill_worker_and_runs(served: Served) -> None:
+    started = served.service("worker").children(recursive=True)
+    engines = [process for process in started if "prefect.engine" in process.cmdline()]
+    # A run of a worker that is gone ends by itself: it must not come to that.
+    for engine in engines:
+        engine.suspend()
+    kill(served, "worker")
+    for engine in engines:
+        engine.kill()
 
 
 def start_again(served: Served) -> None:
@@ -50,6 +65,9 @@ def test_a_killed_run_is_run_again_from_where_it_was(served: Served) -> None:
     engine = next(one for one in process.parents() if "prefect.engine" in one.cmdline())
     engine.send_signal(signal.SIGKILL)
     until(lambda: not runs(process.pid), lambda: "the training outlived its run", seconds=15)
+    # It goes on at its own commit, not at the newest.
+    (served.project / "notes.txt").write_text("later")
+    commit(served.project, "later")
     served.ended(run, "Completed")
     assert "goes on from epoch" in served.log(run)
     assert served.run(run).run_count == 2
@@ -65,13 +83,42 @@ def test_a_killed_worker_loses_no_run(served: Served) -> None:
 
 def test_a_worker_killed_with_its_runs_is_found_out(served: Served) -> None:
     run = training(served, seed=3)
-    started = served.service("worker").children(recursive=True)
-    kill(served, "worker")
-    for process in started:
-        if "prefect.engine" in process.cmdline():
-            os.kill(process.pid, signal.SIGKILL)
+    kill_worker_and_runs(served)
     start_again(served)
     until(lambda: served.run(run).state_name != "Running", lambda: served.log(run), seconds=180)
+    served.ended(run, "Completed")
+    assert "goes on from epoch" in served.log(run)
+
+
+def test_a_cancelled_run_that_nobody_is_left_to_end_is_cancelled(served: Served) -> None:
+    run = training(served, seed=5)
+    kill_worker_and_runs(served)
+    served.cancel(run)
+    start_again(served)
+    until(lambda: served.run(run).state_name != "Cancelling", lambda: served.log(run), seconds=120)
+    assert served.run(run).state_name == "Cancelled"
+    assert not served.training()
+
+
+def test_a_run_that_crashed_when_it_was_cancelled_stays_so(served: Served) -> None:
+    later: State[Any] = Scheduled(scheduled_time=datetime.now(UTC) + timedelta(days=1))
+    run = served.submit(state=later)
+    served.client.set_flow_run_state(run, Running(), force=True)
+    served.cancel(run)
+    served.client.set_flow_run_state(run, Crashed(), force=True)
+    until(lambda: served.run(run).state_name == "Cancelled", lambda: served.log(run))
+    assert "had been cancelled" in served.message(run)
+
+
+def test_a_run_goes_on_after_all_was_stopped_and_started(served: Served) -> None:
+    run = training(served, seed=6)
+    started = served.service("worker").children(recursive=True)
+    stopped = served.call(sys.executable, "-m", "flows.server", "stop")
+    assert stopped.returncode == 0, stopped.stderr
+    assert [process for process in started if runs(process.pid)] == []
+    assert not (served.project / ".prefect/env").exists()
+    start_again(served)
+    until(lambda: served.run(run).run_count == 2, lambda: served.log(run), seconds=180)
     served.ended(run, "Completed")
     assert "goes on from epoch" in served.log(run)
 
@@ -84,11 +131,15 @@ def test_a_killed_server_loses_no_run(served: Served) -> None:
     served.ended(run, "Completed")
 
 
-def test_ten_runs_at_once_do_the_work_once(served: Served) -> None:
-    asked = {"overrides": {"seed": 5}, "cluster": None}
-    runs = [served.submit("cluster", push=False, **asked) for _ in range(10)]
-    until(lambda: all(served.run(run).state_name == "Completed" for run in runs), str, 400)
-    did = [run for run in runs if served.message(run).startswith("Did ")]
-    assert len(did) == 1
-    for worktree in (served.project / ".worktrees").glob("*/.dvc"):
-        assert locks(Path(worktree).parent) == {}
+def test_a_worker_follows_its_server_to_another_port(served: Served) -> None:
+    worker, url = served.service("worker"), served.settings["PREFECT_API_URL"]
+    kill(served, "server")
+    port = int(url.removesuffix("/api").rsplit(":", 1)[1])
+    with socket.create_server(("127.0.0.1", port)):
+        start_again(served)
+    moved = sourced(served.project)
+    assert moved["PREFECT_API_URL"] != url
+    assert not runs(worker.pid)
+    run = ("prefect", "deployment", "run", "distill-pipeline/local", "--watch")
+    done = call(served.project, *run, **moved)
+    assert done.returncode == 0, done.stdout + done.stderr

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 from prefect.client.schemas.objects import FlowRun, TaskRun
 from projects import commit, git
-from serving import Served, serve, until
+from serving import Served, locks, serve, until
 
 pytestmark = [pytest.mark.slow, pytest.mark.long]
 
@@ -36,6 +36,8 @@ def test_ten_runs_queued_at_once_go_one_at_a_time(served: Served) -> None:
     assert len({run.parameters["overrides"]["seed"] for run in did}) == len(did) == 2
     names = ("shards", "side@one", "side@two", "student-alone", "report")
     assert not overlap([served.tasks(run.id)[name] for run in runs for name in names])
+    for worktree in (served.project / ".worktrees").glob("*/.dvc"):
+        assert locks(worktree.parent) == {}
 
 
 def test_the_queue_of_a_cluster_lets_them_through_and_the_machine_one_training(

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from projects import commit, make_project
-from proxy import Fault, Proxy
+from proxy import Fault, Proxy, Request
 from serving import call
 
 from cluster.seaweedfs import Credentials
@@ -54,6 +54,11 @@ def processes(project: Path, lock: int, **environment: str) -> Iterator[Processe
         started.stop()
 
 
+def answer_reads(fault: Fault) -> Callable[[Request], Fault | None]:
+    """A rule that lets every read fail in this way."""
+    return lambda request: fault if request.line.startswith("GET") else None
+
+
 def test_what_is_refused_is_told_from_what_may_come_back(
     project: Path, lock: int, s3_environment: Credentials, proxy: Proxy
 ) -> None:
@@ -78,11 +83,11 @@ def test_what_is_refused_is_told_from_what_may_come_back(
         )
         with pytest.raises(StageError, match="keys and rights"):
             proxied.transfer("pull", None, print)
-        proxy.rule = lambda request: (
-            Fault(status=503, code="SlowDown") if request.line.startswith("GET") else None
-        )
-        with pytest.raises(TransientError):
-            proxied.transfer("pull", None, print)
+        for status, code in ((503, "SlowDown"), (504, "GatewayTimeout")):
+            fault = Fault(status=status, code=code)
+            proxy.rule = answer_reads(fault)
+            with pytest.raises(TransientError):
+                proxied.transfer("pull", None, print)
         proxy.rule = lambda request: None
         assert proxied.transfer("pull", None, print)
     assert (project / "out/words").read_text() == "words"
