@@ -9,6 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import image
 import jsonschema
 import kuberay
 import pytest
@@ -134,9 +135,7 @@ def test_no_secret_stands_in_a_configuration() -> None:
 
 
 def test_the_image_is_pinned_holds_the_lock_and_does_not_run_as_root() -> None:
-    text = (FOLDER / "Dockerfile").read_text()
-    lines = re.sub(r"\\\n", " ", re.sub(r"^ *#.*\n", "", text, flags=re.MULTILINE)).splitlines()
-    steps = [tuple(line.split(maxsplit=1)) for line in lines if line.strip()]
+    text, steps = image.TEXT, image.steps()
     base = [rest for verb, rest in steps if verb == "FROM"]
     assert len(base) == 1
     assert re.fullmatch(r"python:3\.11\.\d+-slim-[a-z]+(@sha256:[0-9a-f]{64})?", base[0])
@@ -148,10 +147,9 @@ def test_the_image_is_pinned_holds_the_lock_and_does_not_run_as_root() -> None:
     copied = [shlex.split(rest) for verb, rest in steps if verb == "COPY"]
     assert copied == [["requirements.lock", "/opt/requirements.lock"]]
     assert "pip install --no-cache-dir --no-deps --requirement /opt/requirements.lock" in text
-    settings = dict(
-        one.split("=", 1) for verb, rest in steps if verb == "ENV" for one in shlex.split(rest)
-    )
+    settings = image.environment()
     assert settings["RAY_AUTH_MODE"] == "token"
+    assert settings["HOME"] == "/home/distill"
     ignored = (ROOT / ".dockerignore").read_text().splitlines()
     assert [line for line in ignored if not line.startswith("#")] == ["*", "!requirements.lock"]
 

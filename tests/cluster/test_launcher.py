@@ -1,0 +1,66 @@
+"""What Ray's launcher does on a machine with our configurations, asked of its own code."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from itertools import pairwise
+from typing import Any
+
+import image
+import pytest
+import yaml
+from commands import ROOT
+from ray.autoscaler._private.command_runner import DockerCommandRunner
+from ray.autoscaler._private.util import prepare_config
+
+CONFIGURATIONS = ("aws.yaml", "hosts.yaml")
+
+
+class Machine:
+    """A machine with Docker and the image, as far as the launcher asks; it keeps the commands."""
+
+    def __init__(self) -> None:
+        self.commands: list[str] = []
+
+    def run(self, command: str, **_: Any) -> bytes:
+        self.commands.append(command)
+        if ".Config.Env" in command:
+            return json.dumps([f"{k}={v}" for k, v in image.environment().items()]).encode()
+        if command == "cat /proc/meminfo || true":
+            return b"MemAvailable:   15500000 kB\n"
+        return b"docker" if command.startswith("command -v docker") else b""
+
+
+def docker_run(name: str, *, head: bool) -> list[str]:
+    """The command that starts the container of a machine, word by word."""
+    config = prepare_config(yaml.safe_load((ROOT / "cluster" / name).read_text()))
+    common = {"log_prefix": "", "node_id": "1", "provider": None, "process_runner": None}
+    runner = DockerCommandRunner(
+        config["docker"],
+        **common,
+        auth_config=config["auth"],
+        cluster_name=config["cluster_name"],
+        use_internal_ip=False,
+    )
+    machine = Machine()
+    runner.ssh_command_runner.run = machine.run
+    runner.run_init(as_head=head, file_mounts=config["file_mounts"], sync_run_yet=True)
+    (found,) = [one for one in machine.commands if one.startswith("docker run ")]
+    return shlex.split(found)
+
+
+@pytest.mark.parametrize("head", [True, False])
+@pytest.mark.parametrize("name", CONFIGURATIONS)
+def test_the_token_and_keys_lie_where_the_images_account_looks(name: str, head: bool) -> None:
+    words = docker_run(name, head=head)
+    mounts = [after for word, after in pairwise(words) if word == "-v"]
+    places = {mount.split(":")[1] for mount in mounts}
+    (user,) = [rest for verb, rest in image.steps() if verb == "USER"]
+    (home,) = re.findall(rf"useradd --create-home --uid {user} (\S+)", image.TEXT)
+    assert f"/home/{home}/.ray/auth_token" in places
+    assert all(place.startswith(f"/home/{home}/.") for place in places)
+    # Docker makes missing folders for root, who alone could then write beside the file.
+    made = re.findall(rf"install -d -o {home} -g {home} -m 700 (.*)", image.TEXT)[0].split()
+    assert {place.rpartition("/")[0] for place in places} <= {*made}
