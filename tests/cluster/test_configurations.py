@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
+import subprocess
 import zipfile
 from importlib.metadata import version
 from pathlib import Path
@@ -64,8 +66,33 @@ def test_the_launchers_commands_are_commands_of_ray(name: str) -> None:
     known = {option for one in cli.commands["start"].params for option in one.opts}
     for command in commands:
         program, verb, *options = shlex.split(command)
+        if program == "setsid":
+            continue
         assert (program, verb in cli.commands) == ("ray", True)
         assert {option.split("=")[0] for option in options} <= known
+
+
+def test_a_worker_on_aws_looks_for_its_notice_beside_ray_once_a_machine(tmp_path: Path) -> None:
+    config = yaml.safe_load((FOLDER / "aws.yaml").read_text())
+    *_, start, watch = config["worker_start_ray_commands"]
+    assert start.startswith("ray start ")
+    assert (ROOT / config["file_mounts"]["~/notice.py"]).exists()
+    # The command itself, with a stand-in that goes on until this test lets it end.
+    (tmp_path / "notice.py").write_text("import sys; print(*sys.argv[1:]); open('end').read()")
+    os.mkfifo(tmp_path / "end")
+    environment = {"HOME": str(tmp_path), "PATH": os.environ["PATH"], "RAY_HEAD_IP": "10.0.0.1"}
+
+    def shell(command: str) -> int:
+        done = subprocess.run(
+            ["bash", "-c", command], cwd=tmp_path, env=environment, check=False, timeout=60
+        )
+        return done.returncode
+
+    assert shell(watch) == 0, "it does not keep the shell"
+    with (tmp_path / "end").open("w"):
+        assert shell(watch.replace("--fork", "--fork --wait")) == 1, "one is enough"
+    assert shell("flock notice.lock true") == 0
+    assert (tmp_path / "notice.log").read_text() == "--address=10.0.0.1:6379\n"
 
 
 def test_gpu_workers_on_aws_are_spot_first_and_come_on_demand_otherwise() -> None:
@@ -100,6 +127,9 @@ def test_on_kubernetes_nothing_is_open_and_nothing_runs_as_root(name: str) -> No
     assert spec["headGroupSpec"]["serviceType"] == "ClusterIP"
     for group in (spec["headGroupSpec"], *spec["workerGroupSpecs"]):
         assert group["template"]["spec"]["securityContext"]["runAsNonRoot"]
+    # Longer than Ray holds a machine that is to end.
+    for group in spec["workerGroupSpecs"]:
+        assert group["template"]["spec"]["terminationGracePeriodSeconds"] > 30
     workers = [one for one in containers(name) if "nvidia.com/gpu" in one["resources"]["limits"]]
     assert [one["name"] for one in workers] == ["ray-worker"]
     for container in containers(name):
