@@ -22,6 +22,7 @@ from ray.autoscaler._private.util import prepare_config, validate_config
 from typer.testing import CliRunner
 
 from pipeline.cli import app
+from pipeline.machine import WITH_GPU
 
 FOLDER = ROOT / "cluster"
 LAUNCHER = ("aws.yaml", "hosts.yaml")
@@ -138,6 +139,19 @@ def test_on_kubernetes_nothing_is_open_and_nothing_runs_as_root(name: str) -> No
         assert container["envFrom"] == [
             {"secretRef": {"name": "script-distill-s3", "optional": True}}
         ]
+
+
+@pytest.mark.parametrize("name", KUBERNETES)
+def test_a_pod_with_a_gpu_has_what_the_doctor_wants(name: str) -> None:
+    (group,) = ray_cluster(name)["workerGroupSpecs"]
+    pod = group["template"]["spec"]
+    (container,), (shared,) = pod["containers"], pod["volumes"]
+    memory = int(container["resources"]["limits"]["memory"].removesuffix("Gi"))
+    size = int(shared["emptyDir"]["sizeLimit"].removesuffix("Gi"))
+    store = int(group["rayStartParams"]["object-store-memory"]) / 2**30
+    assert container["volumeMounts"] == [{"name": shared["name"], "mountPath": "/dev/shm"}]  # noqa: S108 - a name
+    assert size - store >= WITH_GPU.shared
+    assert memory >= WITH_GPU.memory
 
 
 def test_both_ways_on_kubernetes_use_the_same_cluster() -> None:

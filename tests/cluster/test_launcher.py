@@ -15,6 +15,8 @@ from commands import ROOT
 from ray.autoscaler._private.command_runner import DockerCommandRunner
 from ray.autoscaler._private.util import prepare_config
 
+from pipeline.machine import WITH_GPU
+
 CONFIGURATIONS = ("aws.yaml", "hosts.yaml")
 
 
@@ -64,3 +66,14 @@ def test_the_token_and_keys_lie_where_the_images_account_looks(name: str, head: 
     # Docker makes missing folders for root, who alone could then write beside the file.
     made = re.findall(rf"install -d -o {home} -g {home} -m 700 (.*)", image.TEXT)[0].split()
     assert {place.rpartition("/")[0] for place in places} <= {*made}
+
+
+@pytest.mark.parametrize("name", CONFIGURATIONS)
+def test_beside_rays_store_there_is_shared_memory_for_loaders(name: str) -> None:
+    config = yaml.safe_load((ROOT / "cluster" / name).read_text())
+    for head, role in ((True, "head"), (False, "worker")):
+        (size,) = [word for word in docker_run(name, head=head) if word.startswith("--shm-size=")]
+        start = " ".join(config[f"{role}_start_ray_commands"])
+        (store,) = re.findall(r"--object-store-memory=(\d+)", start)
+        gib = int(size.removeprefix("--shm-size=").removesuffix("g"))
+        assert gib - int(store) / 2**30 >= WITH_GPU.shared
