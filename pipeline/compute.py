@@ -8,14 +8,17 @@ They come from the environment, never from params.yaml: ``DISTILL_WORKERS=2 dvc 
 
 from __future__ import annotations
 
+import math
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from pipeline.errors import UsageError
+
+_CPU_LIMIT: Final = Path("/sys/fs/cgroup/cpu.max")
 
 
 class Compute(BaseSettings):
@@ -113,6 +116,18 @@ def load() -> Compute:
     return compute
 
 
-def cores() -> int:
-    """The processor cores this process may use."""
-    return len(os.sched_getaffinity(0))
+def cores(limit: Path = _CPU_LIMIT) -> int:
+    """The processor cores this process may use.
+
+    A container's limit of processor time counts too: Kubernetes gives a pod all cores of its node,
+    and time on as many of them as the pod asked for. Ray counts the same.
+
+    Args:
+        limit: where the control group tells microseconds of quota and period, or ``max``.
+    """
+    allowed = len(os.sched_getaffinity(0))
+    try:
+        quota, period = limit.read_text().split()
+    except FileNotFoundError:
+        return allowed  # no control group of version 2 of its own, as on most hosts
+    return allowed if quota == "max" else min(allowed, max(1, math.ceil(int(quota) / int(period))))

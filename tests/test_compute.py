@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 import pytest
 
-from pipeline.compute import load
+from pipeline.compute import cores, load
 from pipeline.errors import UsageError
 
 
@@ -26,3 +29,23 @@ def test_a_uri_is_refused_where_nothing_could_write_to_it(monkeypatch: pytest.Mo
     monkeypatch.setenv("DISTILL_STORAGE", "s3://bucket/prefix")
     with pytest.raises(UsageError, match="DISTILL_STORAGE=s3://bucket/prefix is written by Ray"):
         load()
+
+
+@pytest.mark.parametrize(
+    ("limit", "expected"),
+    [
+        ("100000 100000", 1),
+        ("150000 100000", 2),
+        ("20000 100000", 1),
+        ("6400000 100000", 64),
+        ("max 100000", 64),
+    ],
+)
+def test_a_containers_limit_of_processor_time_counts_as_cores(
+    tmp_path: Path, limit: str, expected: int
+) -> None:
+    path = tmp_path / "cpu.max"
+    path.write_text(f"{limit}\n")
+    mine = len(os.sched_getaffinity(0))
+    assert cores(path) == min(mine, expected)
+    assert cores(tmp_path / "none") == mine

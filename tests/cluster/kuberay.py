@@ -54,6 +54,7 @@ POD: Final = record(
     ("serviceAccountName", "securityContext", "containers"),
     serviceAccountName=NAME,
     securityContext=record(("runAsNonRoot",), runAsNonRoot=FLAG, runAsUser=COUNT, fsGroup=COUNT),
+    terminationGracePeriodSeconds=COUNT,
     tolerations=array(
         record(
             ("key",),

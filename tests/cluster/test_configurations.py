@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
+import subprocess
 import zipfile
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import image
 import jsonschema
 import kuberay
 import pytest
@@ -19,6 +22,7 @@ from ray.autoscaler._private.util import prepare_config, validate_config
 from typer.testing import CliRunner
 
 from pipeline.cli import app
+from pipeline.machine import WITH_GPU
 
 FOLDER = ROOT / "cluster"
 LAUNCHER = ("aws.yaml", "hosts.yaml")
@@ -63,8 +67,33 @@ def test_the_launchers_commands_are_commands_of_ray(name: str) -> None:
     known = {option for one in cli.commands["start"].params for option in one.opts}
     for command in commands:
         program, verb, *options = shlex.split(command)
+        if program == "setsid":
+            continue
         assert (program, verb in cli.commands) == ("ray", True)
         assert {option.split("=")[0] for option in options} <= known
+
+
+def test_a_worker_on_aws_looks_for_its_notice_beside_ray_once_a_machine(tmp_path: Path) -> None:
+    config = yaml.safe_load((FOLDER / "aws.yaml").read_text())
+    *_, start, watch = config["worker_start_ray_commands"]
+    assert start.startswith("ray start ")
+    assert (ROOT / config["file_mounts"]["~/notice.py"]).exists()
+    # The command itself, with a stand-in that goes on until this test lets it end.
+    (tmp_path / "notice.py").write_text("import sys; print(*sys.argv[1:]); open('end').read()")
+    os.mkfifo(tmp_path / "end")
+    environment = {"HOME": str(tmp_path), "PATH": os.environ["PATH"], "RAY_HEAD_IP": "10.0.0.1"}
+
+    def shell(command: str) -> int:
+        done = subprocess.run(
+            ["bash", "-c", command], cwd=tmp_path, env=environment, check=False, timeout=60
+        )
+        return done.returncode
+
+    assert shell(watch) == 0, "it does not keep the shell"
+    with (tmp_path / "end").open("w"):
+        assert shell(watch.replace("--fork", "--fork --wait")) == 1, "one is enough"
+    assert shell("flock notice.lock true") == 0
+    assert (tmp_path / "notice.log").read_text() == "--address=10.0.0.1:6379\n"
 
 
 def test_gpu_workers_on_aws_are_spot_first_and_come_on_demand_otherwise() -> None:
@@ -99,6 +128,9 @@ def test_on_kubernetes_nothing_is_open_and_nothing_runs_as_root(name: str) -> No
     assert spec["headGroupSpec"]["serviceType"] == "ClusterIP"
     for group in (spec["headGroupSpec"], *spec["workerGroupSpecs"]):
         assert group["template"]["spec"]["securityContext"]["runAsNonRoot"]
+    # Longer than Ray holds a machine that is to end.
+    for group in spec["workerGroupSpecs"]:
+        assert group["template"]["spec"]["terminationGracePeriodSeconds"] > 30
     workers = [one for one in containers(name) if "nvidia.com/gpu" in one["resources"]["limits"]]
     assert [one["name"] for one in workers] == ["ray-worker"]
     for container in containers(name):
@@ -107,6 +139,19 @@ def test_on_kubernetes_nothing_is_open_and_nothing_runs_as_root(name: str) -> No
         assert container["envFrom"] == [
             {"secretRef": {"name": "script-distill-s3", "optional": True}}
         ]
+
+
+@pytest.mark.parametrize("name", KUBERNETES)
+def test_a_pod_with_a_gpu_has_what_the_doctor_wants(name: str) -> None:
+    (group,) = ray_cluster(name)["workerGroupSpecs"]
+    pod = group["template"]["spec"]
+    (container,), (shared,) = pod["containers"], pod["volumes"]
+    memory = int(container["resources"]["limits"]["memory"].removesuffix("Gi"))
+    size = int(shared["emptyDir"]["sizeLimit"].removesuffix("Gi"))
+    store = int(group["rayStartParams"]["object-store-memory"]) / 2**30
+    assert container["volumeMounts"] == [{"name": shared["name"], "mountPath": "/dev/shm"}]  # noqa: S108 - a name
+    assert size - store >= WITH_GPU.shared
+    assert memory >= WITH_GPU.memory
 
 
 def test_both_ways_on_kubernetes_use_the_same_cluster() -> None:
@@ -134,9 +179,7 @@ def test_no_secret_stands_in_a_configuration() -> None:
 
 
 def test_the_image_is_pinned_holds_the_lock_and_does_not_run_as_root() -> None:
-    text = (FOLDER / "Dockerfile").read_text()
-    lines = re.sub(r"\\\n", " ", re.sub(r"^ *#.*\n", "", text, flags=re.MULTILINE)).splitlines()
-    steps = [tuple(line.split(maxsplit=1)) for line in lines if line.strip()]
+    text, steps = image.TEXT, image.steps()
     base = [rest for verb, rest in steps if verb == "FROM"]
     assert len(base) == 1
     assert re.fullmatch(r"python:3\.11\.\d+-slim-[a-z]+(@sha256:[0-9a-f]{64})?", base[0])
@@ -148,10 +191,9 @@ def test_the_image_is_pinned_holds_the_lock_and_does_not_run_as_root() -> None:
     copied = [shlex.split(rest) for verb, rest in steps if verb == "COPY"]
     assert copied == [["requirements.lock", "/opt/requirements.lock"]]
     assert "pip install --no-cache-dir --no-deps --requirement /opt/requirements.lock" in text
-    settings = dict(
-        one.split("=", 1) for verb, rest in steps if verb == "ENV" for one in shlex.split(rest)
-    )
+    settings = image.environment()
     assert settings["RAY_AUTH_MODE"] == "token"
+    assert settings["HOME"] == "/home/distill"
     ignored = (ROOT / ".dockerignore").read_text().splitlines()
     assert [line for line in ignored if not line.startswith("#")] == ["*", "!requirements.lock"]
 
