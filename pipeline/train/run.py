@@ -70,7 +70,7 @@ def train_run(
         wanted = origin_of(teacher, weights, index.version, run.view, run.seed)
         read_target_index(targets / teacher, wanted, index.of("train"))
     job = Job(
-        run=_with_absolute_weights(run),
+        run=with_absolute_weights(run),
         shards=shards.resolve(),
         models=models.resolve(),
         targets=targets.resolve(),
@@ -91,7 +91,7 @@ def train_run(
         from pipeline.train.ray_job import train_on_ray  # noqa: PLC0415
 
         trained = train_on_ray(job, job_name, compute)
-    info = _info(run, trained, index.source, index.version, index.scripts)
+    info = model_info(run, trained, index.source, index.version, index.scripts)
     written = write_model(models / name, info, trained)
     if deliver is not None:
         deliver(written)
@@ -108,7 +108,7 @@ def train_run(
     return written
 
 
-def _with_absolute_weights(run: Run) -> Run:
+def with_absolute_weights(run: Run) -> Run:
     """The run for workers, which change directory."""
     network = run.network
     if not isinstance(network, Timm) or network.weights is None:
@@ -149,9 +149,10 @@ def _plan(run: Run, images: int) -> str:
     return f"{run.training.epochs} epochs of {images:,} images{taught}"
 
 
-def _info(
+def model_info(
     run: Run, trained: Trained, source: str, version: str, scripts: tuple[str, ...]
 ) -> ModelInfo:
+    """What a trained model says of itself."""
     best = trained.history[trained.best_epoch - 1]
     return ModelInfo(
         run=run.name,
