@@ -119,6 +119,13 @@ def train(
     from pipeline.search.best import with_best
 
     settings, chosen = with_best(params.load(params_file), run), compute.load()
+    on_cluster = where.submission_id() or where.job_server()
+    found = find(settings, run)
+    if on_cluster and found.targets == "stored" and found.view != settings.view:
+        raise UsageError(
+            f"the views that the search found for {run} are others than the stored targets are of, "
+            "and a job makes none: train it here, or set distillation.targets to live"
+        )
     if job := where.submission_id():
         from pipeline.jobs.inside import train_in_job
 
