@@ -206,8 +206,11 @@ def scheduler_of(
     for trial in past:
         before = SimpleNamespace(trial_id=f"before-{trial.number}")
         scheduler.on_trial_add(None, before)
+        best = 0.0
         for epoch in trial.epochs.values():
-            scheduler.on_trial_result(None, before, {EPOCH: epoch.epoch, **epoch.metrics})
+            best = max(best, epoch.metrics[ACCURACY])
+            told = {**epoch.metrics, EPOCH: epoch.epoch, BEST: best}
+            scheduler.on_trial_result(None, before, told)
     return scheduler
 
 

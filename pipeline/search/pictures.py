@@ -22,6 +22,7 @@ from pipeline.search.settings import Dimension, Search, Value
 WIDE: Final = 960
 _SIDE: Final = 60
 _UPPER, _LOWER = 24, 250
+_FEW: Final = 10
 
 
 @dataclass(frozen=True)
@@ -112,6 +113,8 @@ def importance(search: Search, trials: Sequence[Tried]) -> tuple[Bar, ...]:
 
     Empty where there are too few trials to tell.
     """
+    if len(trials) < _FEW:
+        return ()
     only_accuracy = search.model_copy(update={"objectives": ("accuracy",)})
     study = studied(only_accuracy, search.space, trials)
     try:

@@ -1,4 +1,4 @@
-"""The search as a command, on a real Ray: what it leaves, and that faults and a kill do not end it."""
+"""The search as a command, on a real Ray: what it leaves, and that no fault or kill ends it."""
 
 from __future__ import annotations
 
