@@ -30,6 +30,7 @@ from rich.table import Table
 from benchmarks.flow import flow_overhead
 from benchmarks.loading import loader_ratio
 from benchmarks.scaling import scaling_efficiency
+from benchmarks.search import search_figures
 from benchmarks.sizes import compare_sizes
 from benchmarks.startup import startup_seconds
 from benchmarks.streaming import streaming_ratios
@@ -42,7 +43,10 @@ from pipeline.params import Params
 from pipeline.train.run import SHARDS
 
 RESULTS = Path("benchmarks/results")
-MEASURES = ("loader", "training", "scaling", "startup", "streaming", "sizes", "flow", "targets")
+MEASURES = (
+    *("loader", "training", "scaling", "startup", "streaming", "sizes", "flow", "targets"),
+    "search",
+)
 
 
 def main() -> None:
@@ -83,6 +87,7 @@ def _measure(name: str, settings: Params, index: Index, folder: Path, pairs: int
         "sizes": lambda: compare_sizes(settings),
         "flow": lambda: {"seconds": flow_overhead(pairs)},
         "targets": lambda: target_ratios(settings, folder, pairs),
+        "search": lambda: search_figures(settings, folder, pairs),
     }
     return measures[name]()
 
@@ -127,6 +132,10 @@ ROWS = (
     ),
     ("the same over one that asks the teacher", "targets", "over_live", ""),
     ("bytes of stored targets for a view", "targets", "bytes", ""),
+    ("best of ASHA and TPE less random search's, same images, points", "search", "over_random", ""),
+    ("the same less the default's", "search", "over_default", ""),
+    ("trials an hour, stored over live targets", "search", "stored_over_live", "at least 2"),
+    ("share of a search's time that it does not train", "search", "wasted", "at most 0.1"),
     ("flow over plain dvc repro, all stages, seconds", "flow", "seconds", "at most 15"),
 )
 

@@ -50,6 +50,12 @@ class Dimension(_Section):
     log: Bounds | None = None
     integer: tuple[int, int] | None = None
 
+    @field_validator("choice", mode="before")
+    @classmethod
+    def _numbers(cls, choice: Any) -> Any:
+        # YAML takes 1e-3 for a text, since it has no point.
+        return [*map(_number, choice)] if isinstance(choice, list | tuple) else choice
+
     @field_validator("choice")
     @classmethod
     def _some_choice(cls, choice: tuple[Any, ...] | None) -> tuple[Any, ...] | None:
@@ -89,6 +95,13 @@ class Dimension(_Section):
     def ends(self) -> tuple[Value | dict[str, float], ...]:
         """Every value of a choice, or both ends of a range."""
         return self.choice if self.choice is not None else (self.bounds or ())
+
+
+def _number(value: Any) -> Any:
+    try:
+        return float(value) if isinstance(value, str) else value
+    except ValueError:
+        return value
 
 
 def label(value: Value | dict[str, float]) -> Value:

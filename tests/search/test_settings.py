@@ -132,6 +132,13 @@ def test_parameters_with_a_search_survive_a_journey_as_json() -> None:
     assert Params.model_validate_json(chosen.model_dump_json()) == chosen
 
 
+def test_a_number_that_yaml_takes_for_a_text_is_a_number() -> None:
+    space = yaml.safe_load("{training.lr: {choice: [1e-3, 0.01]}, teacher: {choice: [1e-3x]}}")
+    dimensions = params(space=space).search.space
+    assert dimensions["training.lr"].choice == (0.001, 0.01)
+    assert dimensions["teacher"].choice == ("1e-3x",)
+
+
 def test_the_projects_own_space_is_good_and_searches_nothing() -> None:
     own = project_params.load(TOP / "params.yaml")
     assert own.search.trials == 0

@@ -17,11 +17,12 @@ from pipeline.models.folder import load_model, read_info
 from pipeline.params import Params, View
 from pipeline.runs import all_runs, find
 from pipeline.search.best import with_best
+from pipeline.search.settings import Value
 from pipeline.search.space import space_of
 from pipeline.train.run import train_run
 from pipeline.train.targets import make_targets
 
-FOUND = {
+FOUND: dict[str, Value] = {
     "teacher": ASSISTANT,
     "width": 1.5,
     "augmentation": 0.5,
@@ -124,12 +125,12 @@ def test_a_student_with_other_views_asks_its_teacher_about_them(
     """It ends with the weights it would have if these views stood in params.yaml."""
     folder = project(tmp_path / "project")
     monkeypatch.chdir(folder)
-    places = {"shards": folder / "data/shards", "models": folder / "models"}
+    shards, models = folder / "data/shards", folder / "models"
     compute = Compute(workers=0, threads=1, loaders=0)
     taken = with_best(
         used(folder, settings={"augmentation": 0.5, "training.lr": 0.02}), "student-cnn"
     )
-    train_run(taken, "student-cnn", compute, **places)
+    train_run(taken, "student-cnn", compute, shards=shards, models=models)
     found, _ = load_model(folder / "models/student-cnn")
     assert not [*folder.glob(".checkpoints/*")], "nothing is left of it"
 
@@ -137,8 +138,8 @@ def test_a_student_with_other_views_asks_its_teacher_about_them(
     content["view"] = View(**{**content["view"], "augment": {"noise": 0.25}}).model_dump()
     content["training"]["lr"] = 0.02
     written = tiny_params(**content)
-    make_targets(written, GOOD, compute, targets=folder / "own", **places)
-    train_run(written, "student-cnn", compute, targets=folder / "own", **places)
+    make_targets(written, GOOD, compute, shards=shards, models=models, targets=folder / "own")
+    train_run(written, "student-cnn", compute, shards=shards, models=models, targets=folder / "own")
     assert same_weights(
         found.state_dict(), load_model(folder / "models/student-cnn")[0].state_dict()
     )
