@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -179,7 +180,9 @@ def search(params_file: ParamsFile = PARAMS, as_json: Json = False) -> None:
         raise UsageError(
             "a search joins a cluster, or runs here: set RAY_ADDRESS to HOST:6379, or to nothing"
         )
-    best = run_search(settings, chosen, shards=SHARDS, models=MODELS)
+    # Ray tells of processes that died there, where the result is to stand alone.
+    with redirect_stdout(sys.stderr):
+        best = run_search(settings, chosen, shards=SHARDS, models=MODELS)
     if as_json:
         _show(best.model_dump(mode="json"), True)
         return

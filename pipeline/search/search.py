@@ -152,11 +152,11 @@ class Searching:
         left = [one for one in trials if one.state == "running"]
         if not left:
             return
+        at_once = min(len(left), trials_at_once(self._compute))
         for one in left:
             run = self._run(one)
             factor = float(one.values.get(AUGMENTATION, 1))
             self._ask((one.seed, factor, teacher) for teacher in run.teachers)
-        at_once = min(len(left), trials_at_once(self._compute))
         log.info("the best setting and the default are trained with new seeds, %d at once", at_once)
         listed = Listed(left)
         self._tuning().run(listed, listed.numbers, len(left), at_once=at_once)

@@ -104,7 +104,7 @@ class Tuning:
         """
         os.environ.update(_ENVIRONMENT)
         for noisy in ("ray.tune", "ray.train"):
-            logging.getLogger(noisy).setLevel(logging.ERROR)
+            logging.getLogger(noisy).setLevel(logging.CRITICAL)
         share = share_of(self._compute, ray_cluster.machines())
         trainable = tune.with_parameters(train_trial, work=self._work.model_dump_json())
         remote = self._compute.remote_storage
@@ -171,6 +171,13 @@ class _Note(tune.Callback):  # type: ignore[misc]
             run = self._work.space.run(noted.values, f"trial-{number}", tried.seed)
             with checkpoint.as_directory() as folder:
                 self._zoo.put(Zoo.name(number, epoch), run, Checkpoint.load(Path(folder)))
+
+    def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """See Tune: its process died, and another one takes its place."""
+        log.warning(
+            "the process of trial %d died: it goes on from its last epoch",
+            self._numbers[trial.trial_id],
+        )
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """See Tune: it ended by itself, or was ended."""

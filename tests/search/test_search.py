@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -169,6 +170,7 @@ def test_the_table_on_the_way_has_a_row_for_every_epoch_and_end(searched: Path) 
     last = [line for line in said.splitlines() if f"epoch {EPOCHS} of {EPOCHS}" in line]
     assert len(last) >= 4
     assert "failed" in said
+    assert re.search(r"the process of trial \d+ died: it goes on", said)
     assert "Traceback" not in said
     page = (searched / "search/index.html").read_text()
     assert "http" not in page.replace("http-equiv", "")
