@@ -110,6 +110,10 @@ ROWS = (
     ),
     ("the same over one that asks the teacher", "targets", "over_live", ""),
     ("bytes of stored targets for a view", "targets", "bytes", ""),
+    ("best of ASHA and TPE less random search's, same images, points", "search", "over_random", ""),
+    ("the same less the default's", "search", "over_default", ""),
+    ("trials an hour, stored over live targets", "search", "stored_over_live", "at least 2"),
+    ("share of a search's time that it does not train", "search", "wasted", "at most 0.1"),
     ("flow over plain dvc repro, all stages, seconds", "flow", "seconds", "at most 15"),
 )
 

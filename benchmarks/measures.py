@@ -9,6 +9,7 @@ from typing import Any, Final
 from benchmarks.flow import flow_overhead
 from benchmarks.loading import loader_ratio
 from benchmarks.scaling import scaling_efficiency
+from benchmarks.search import search_figures
 from benchmarks.sizes import compare_sizes
 from benchmarks.startup import startup_seconds
 from benchmarks.streaming import streaming_ratios
@@ -18,8 +19,9 @@ from pipeline.data.shards import Index
 from pipeline.params import Params
 
 MEASURES: Final = (
-    "loader", "training", "scaling", "startup", "streaming", "sizes", "flow", "targets"
-)  # fmt: skip
+    *("loader", "training", "scaling", "startup", "streaming", "sizes", "flow", "targets"),
+    "search",
+)
 
 
 def measure(name: str, settings: Params, index: Index, folder: Path, pairs: int) -> Any:
@@ -44,5 +46,6 @@ def measure(name: str, settings: Params, index: Index, folder: Path, pairs: int)
         "sizes": lambda: compare_sizes(settings),
         "flow": lambda: {"seconds": flow_overhead(pairs)},
         "targets": lambda: target_ratios(settings, folder, pairs),
+        "search": lambda: search_figures(settings, folder, pairs),
     }
     return measures[name]()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -117,8 +118,16 @@ def train(
     With RAY_ADDRESS=http://HOST:8265 it becomes a job on that cluster, whose model is brought back.
     """
     from pipeline.jobs import where
+    from pipeline.search.best import with_best
 
-    settings, chosen = params.load(params_file), compute.load()
+    settings, chosen = with_best(params.load(params_file), run), compute.load()
+    on_cluster = where.submission_id() or where.job_server()
+    found = find(settings, run)
+    if on_cluster and found.targets == "stored" and found.view != settings.view:
+        raise UsageError(
+            f"the views that the search found for {run} are others than the stored targets are of, "
+            "and a job makes none: train it here, or set distillation.targets to live"
+        )
     if job := where.submission_id():
         from pipeline.jobs.inside import train_in_job
 
@@ -168,6 +177,40 @@ def targets(
         index = make_targets(settings, run, chosen, shards=SHARDS, models=MODELS)
     sizes = {"views": index.views, "bytes": sum(file.bytes for file in index.files)}
     _show({"targets": f"targets/{run}", "mode": index.targets, **sizes}, as_json)
+
+
+@app.command()
+def search(params_file: ParamsFile = PARAMS, as_json: Json = False) -> None:
+    """Search the settings that students learn with, and compare the best with the default.
+
+    Goes on where it was interrupted. With RAY_ADDRESS=HOST:6379 trials run on that cluster.
+    """
+    from pipeline.jobs import where
+    from pipeline.search.run import run_search
+
+    settings, chosen = params.load(params_file), compute.load()
+    if settings.search.trials and settings.distillation.targets == "live":
+        raise UsageError(
+            "a search learns from stored targets: set distillation.targets to stored, or "
+            "search.trials to 0"
+        )
+    if settings.search.trials and where.job_server():
+        raise UsageError(
+            "a search joins a cluster, or runs here: set RAY_ADDRESS to HOST:6379, or to nothing"
+        )
+    # Ray tells of processes that died there, where the result is to stand alone.
+    with redirect_stdout(sys.stderr):
+        best = run_search(settings, chosen, shards=SHARDS, models=MODELS)
+    if as_json:
+        _show(best.model_dump(mode="json"), True)
+        return
+    if best.found is None:
+        _show({"search": "nothing was searched: search.trials is 0"}, False)
+        return
+    rows = [["setting", "best"], *([name, str(value)] for name, value in best.settings.items())]
+    _table(f"trial {best.found.trial}: {best.found.validation_accuracy:.2f} % on validation", rows)
+    verdict = best.comparison.verdict if best.comparison else "not compared with the default"
+    _show({"verdict": verdict, "page": str(Path("search/index.html").resolve())}, False)
 
 
 @app.command()

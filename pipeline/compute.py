@@ -40,6 +40,8 @@ class Compute(BaseSettings):
         failures: how often a job goes on by itself after workers died.
         gpu: whether a job on a cluster waits for as many GPUs as workers, and has them brought.
         wait: seconds that a job on a cluster waits for processors for its workers.
+        trial_cpus: what a trial of a search takes of a machine; whole cores are its threads.
+        trial_gpus: and, where Ray has GPUs, of one of them.
         stop_jobs: whether a command that SIGTERM ends takes its job on a cluster with it.
     """
 
@@ -59,6 +61,8 @@ class Compute(BaseSettings):
     failures: Annotated[int, Field(ge=0)] = 3
     gpu: bool = False
     wait: Annotated[float, Field(gt=0)] = 900
+    trial_cpus: Annotated[float, Field(gt=0)] = 1
+    trial_gpus: Annotated[float, Field(gt=0)] = 0.25
     stop_jobs: bool = False
 
     @property

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from pipeline import scripts
 from pipeline.errors import UsageError
+from pipeline.search.settings import Search
 
 PARAMS_FILE = Path("params.yaml")
 
@@ -304,6 +305,7 @@ class Params(Section):
     training: Training
     distillation: Chain
     runs: dict[Name, FurtherRun] = {}
+    search: Search = Search()
 
     @model_validator(mode="after")
     def _fits_together(self) -> Params:

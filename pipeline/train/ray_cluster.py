@@ -71,6 +71,8 @@ def start(*, show_workers: bool = True) -> str:
     os.environ.setdefault("RAY_enable_worker_prestart", "0")
     os.environ.setdefault("RAY_prestart_worker_first_driver", "0")
     context = ray.init(
+        # Without it Ray would join whatever `ray start` began on this machine, or fail.
+        "local",
         num_cpus=cores(),
         # Ray Train asks its server whether a job's controller lives; it listens on loopback.
         include_dashboard=True,

@@ -1,0 +1,95 @@
+"""From the space in params.yaml to runs: every value of it was tried on a run before."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from pipeline.errors import UsageError
+from pipeline.params import Params, Section, View
+from pipeline.runs import Run, all_runs, find, shares, stronger, vary
+from pipeline.search.settings import AUGMENTATION, TEACHER, Dimension, Value, label
+
+Values = Mapping[str, Value]
+"""A setting: a value for every name, teachers by their label."""
+
+
+class Space(Section):
+    """What is searched. It travels as JSON.
+
+    Attributes:
+        default: the run of params.yaml whose settings are varied: the first teacher's student.
+        dimensions: by the settings' names, in alphabetical order.
+        teachers: what each label of ``teacher`` stands for: run names with weights.
+    """
+
+    default: Run
+    dimensions: dict[str, Dimension]
+    teachers: dict[str, dict[str, float]]
+
+    def run(self, values: Values, name: str, seed: int) -> Run:
+        """The run of a setting.
+
+        Raises:
+            ValueError: a value is refused.
+        """
+        run = self.default.model_copy(update={"name": name, "seed": seed})
+        if TEACHER in values:
+            teachers = shares(self.teachers[str(values[TEACHER])])
+            run = run.model_copy(update={"teachers": teachers})
+        return vary(run, {key: value for key, value in values.items() if key != TEACHER})
+
+    def view(self, factor: float) -> View:
+        """What students are shown with an augmentation that is so many times as strong."""
+        view = self.default.view
+        return view.model_copy(update={"augment": stronger(view.augment, factor)})
+
+    def asked(self) -> Iterator[tuple[float, str]]:
+        """Every pair of augmentation and teacher that a trial may want."""
+        names = {name for weights in self.teachers.values() for name in weights}
+        for name in sorted(names or set(self.default.teachers)):
+            for factor in self.dimensions[AUGMENTATION].labels if self._augments else (1.0,):
+                yield float(factor), name
+
+    @property
+    def _augments(self) -> bool:
+        return AUGMENTATION in self.dimensions
+
+
+def space_of(params: Params) -> Space:
+    """The space of params.yaml.
+
+    Raises:
+        UsageError: a value would be refused in params.yaml, a teacher is no run or is a student, or
+            targets are not stored; a line each.
+    """
+    plain = params.search.model_copy(update={"settings": {}})
+    params = params.model_copy(update={"search": plain})
+    default = find(params, f"student-{params.teachers[0]}")
+    teaching = {run.name for run in all_runs(params) if run.role != "student"}
+    dimensions = dict(sorted(params.search.space.items()))
+    teachers: dict[str, dict[str, float]] = {}
+    problems: list[str] = []
+    for one in dimensions[TEACHER].choice or () if TEACHER in dimensions else ():
+        weights = one if isinstance(one, dict) else {str(one): 1.0}
+        teachers[str(label(one))] = weights
+        if unknown := sorted(set(weights) - teaching):
+            problems.append(
+                f"teacher: {', '.join(unknown)} teaches nobody; there are "
+                f"{', '.join(sorted(teaching))}"
+            )
+        if not weights or min(weights.values()) <= 0:
+            problems.append(f"teacher: {label(one)!r}: weights are above zero")
+    space = Space(default=default, dimensions=dimensions, teachers=teachers)
+    for key, dimension in dimensions.items():
+        for end in dimension.ends if key != TEACHER else ():
+            try:
+                space.run({key: label(end)}, "trial", params.seed)
+            except (ValueError, TypeError) as error:
+                said = " ".join(str(error).split())
+                problems.append(f"{key}: {end!r} is refused: {said}")
+    if problems:
+        count = f"{len(problems)} error" + ("s" if len(problems) > 1 else "")
+        raise UsageError(
+            "\n".join([f"{count} in search.space:", *(f"  {one}" for one in problems)])
+        )
+    return space

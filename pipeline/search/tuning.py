@@ -1,0 +1,212 @@
+"""Trials on Ray Tune: as many at once as the cluster has room for, each event noted."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from ray import tune
+from ray.tune.schedulers import TrialScheduler
+from ray.tune.search import Searcher
+
+from pipeline.compute import Compute
+from pipeline.errors import UsageError
+from pipeline.search.journal import ACCURACY, LATENCY, Journal, State
+from pipeline.search.settings import KEYS
+from pipeline.search.trial import ENDED, EPOCH, FAILED, TEST, Work, train_trial
+from pipeline.search.zoo import Zoo
+from pipeline.train import ray_cluster
+from pipeline.train.checkpoint import Checkpoint
+from pipeline.train.history import EpochRow
+from pipeline.train.placement import room_for
+from pipeline.train.storage import for_ray
+
+log = logging.getLogger(__name__)
+
+_ENVIRONMENT: Final = {
+    # The journal says all that Tune's own files would, and is no pickle.
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_GLOBAL_CHECKPOINT_S": "1000000000",
+    # An interrupt ends the command as any other: the same command goes on.
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    "TUNE_RESULT_BUFFER_LENGTH": "1",
+    # The other kind prints a box whatever it is told.
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+}
+_METRICS: Final = (*EpochRow.__dataclass_fields__, "parameters", "macs", LATENCY, TEST)
+ROW: Final = "%-11s %-14s %8s %8s  %s"
+"""The live table: trial, what it did, its accuracy and the best of all so far, its setting."""
+
+
+def share_of(compute: Compute, machines: list[dict[str, float]]) -> dict[str, float]:
+    """What a trial takes of its machine: beside a core a part of a GPU, where Ray has some."""
+    gpu = any(machine.get("GPU", 0) for machine in machines)
+    return {"CPU": compute.trial_cpus, **({"GPU": compute.trial_gpus} if gpu else {})}
+
+
+def trials_at_once(compute: Compute) -> int:
+    """How many trials the cluster has room for. One holds all it needs, so none waits for another.
+
+    Raises:
+        UsageError: there is no room for one, which would be waited for without an end.
+    """
+    ray_cluster.connect()
+    machines = ray_cluster.machines()
+    share = share_of(compute, machines)
+    room = room_for(share, machines)
+    if not room:
+        takes = " and ".join(f"{amount:g} {kind}" for kind, amount in share.items())
+        raise UsageError(
+            f"a trial takes {takes}, which no machine of Ray's has: set DISTILL_TRIAL_CPUS or "
+            "DISTILL_TRIAL_GPUS to less"
+        )
+    return room
+
+
+class Tuning:
+    """Runs trials, and takes note of what comes of them.
+
+    Args:
+        work: what every trial is told.
+        compute: what a trial takes, and how often one goes on whose process died.
+        name: of the search, which its checkpoints lie under.
+        journal: where notes go.
+        zoo: where models go.
+    """
+
+    def __init__(self, work: Work, compute: Compute, name: str, journal: Journal, zoo: Zoo) -> None:
+        self._work, self._compute, self._name = work, compute, name
+        self._journal, self._zoo = journal, zoo
+
+    def run(
+        self,
+        searcher: Searcher,
+        numbers: Mapping[str, int],
+        trials: int,
+        scheduler: TrialScheduler | None = None,
+        *,
+        at_once: int | None = None,
+        seconds: float | None = None,
+    ) -> None:
+        """Lets trials run to their end.
+
+        Args:
+            searcher: says what each is.
+            numbers: of the trials, by Tune's names; the searcher fills it.
+            trials: how many.
+            scheduler: ends some before.
+            at_once: at most; None leaves it to what Ray has room for.
+            seconds: after which all are ended.
+        """
+        os.environ.update(_ENVIRONMENT)
+        for noisy in ("ray.tune", "ray.train"):
+            logging.getLogger(noisy).setLevel(logging.CRITICAL)
+        share = share_of(self._compute, ray_cluster.machines())
+        trainable = tune.with_parameters(train_trial, work=self._work.model_dump_json())
+        remote = self._compute.remote_storage
+        note = _Note(self._work, remote, self._journal, self._zoo, numbers)
+        tune.Tuner(
+            tune.with_resources(trainable, {kind.lower(): of for kind, of in share.items()}),
+            tune_config=tune.TuneConfig(
+                search_alg=searcher,
+                scheduler=scheduler,
+                num_samples=trials,
+                max_concurrent_trials=at_once,
+                time_budget_s=seconds,
+                # A process takes seconds to start: it trains one trial after another.
+                reuse_actors=True,
+                trial_dirname_creator=lambda trial: str(trial.trial_id),
+            ),
+            run_config=tune.RunConfig(
+                name=self._name,
+                storage_path=for_ray(self._compute.absolute_storage),
+                # Otherwise pbt would let a trial go on beyond its last epoch.
+                stop={EPOCH: self._work.space.default.training.epochs} if scheduler else None,
+                failure_config=tune.FailureConfig(max_failures=self._compute.failures),
+                checkpoint_config=tune.CheckpointConfig(num_to_keep=2),
+                callbacks=[note],
+                verbose=0,
+            ),
+        ).fit()
+
+
+class _Note(tune.Callback):  # type: ignore[misc]
+    """Notes what Tune tells of trials, and logs a row of the live table for each epoch and end."""
+
+    def __init__(
+        self, work: Work, remote: bool, journal: Journal, zoo: Zoo, numbers: Mapping[str, int]
+    ) -> None:
+        self._work, self._remote, self._journal, self._zoo = work, remote, journal, zoo
+        self._numbers = numbers
+        self._epochs = work.space.default.training.epochs
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
+    ) -> None:
+        """See Tune."""
+        if FAILED in result:
+            return
+        # What stands in the trial itself may have been changed since, by pbt.
+        values = {key: value for key, value in result["config"].items() if key in KEYS}
+        metrics = {name: result[name] for name in _METRICS if name in result}
+        number = self._numbers[trial.trial_id]
+        self._journal.epoch(number, result[EPOCH], values, metrics)
+        if ENDED not in result:
+            self._show(number, f"epoch {result[EPOCH]} of {self._epochs}", values)
+
+    def on_checkpoint(
+        self, iteration: int, trials: list[Any], trial: Any, checkpoint: Any, **info: Any
+    ) -> None:
+        """See Tune: a checkpoint lies in its storage now."""
+        number, epoch = self._numbers[trial.trial_id], trial.last_result[EPOCH]
+        address = f"s3://{checkpoint.path}" if self._remote else checkpoint.path
+        self._journal.checkpoint(number, epoch, address)
+        tried = self._journal.trials[number]
+        noted = tried.epochs[epoch]
+        if self._zoo.wants(noted.metrics[ACCURACY]):
+            run = self._work.space.run(noted.values, f"trial-{number}", tried.seed)
+            with checkpoint.as_directory() as folder:
+                self._zoo.put(Zoo.name(number, epoch), run, Checkpoint.load(Path(folder)))
+
+    def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """See Tune: its process died, and another one takes its place."""
+        log.warning(
+            "the process of trial %d died: it goes on from its last epoch",
+            self._numbers[trial.trial_id],
+        )
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """See Tune: it ended by itself, or was ended."""
+        result = trial.last_result or {}
+        whole = ENDED in result or result.get(EPOCH, 0) >= self._epochs
+        if FAILED in result:
+            self._end(trial, "failed", result[FAILED])
+        else:
+            self._end(trial, "completed" if whole else "stopped")
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """See Tune: its process died more often than it may."""
+        said = " ".join(str(trial.get_error() or "").split())
+        self._end(trial, "failed", f"its process died too often: {said[-300:]}")
+
+    def _end(self, trial: Any, state: State, error: str = "") -> None:
+        number = self._numbers[trial.trial_id]
+        self._journal.end(number, state, error)
+        self._show(number, state, {"error": error} if error else {})
+
+    def _show(self, number: int, what: str, values: Mapping[str, Any]) -> None:
+        tried = self._journal.trials[number]
+        found = [one.accuracy for one in self._journal.of("search") if one.judged]
+        now = f"{[*tried.epochs.values()][-1].metrics[ACCURACY]:.2f}" if tried.epochs else ""
+        best = f"{max(found):.2f}" if found else ""
+        said = "  ".join(
+            f"{key.rpartition('.')[2]} {value:.3g}"
+            if isinstance(value, float)
+            else f"{key.rpartition('.')[2]} {value}"
+            for key, value in values.items()
+        )
+        log.info(ROW, f"{tried.role} {number}", what, now, best, said)
