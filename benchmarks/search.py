@@ -144,8 +144,8 @@ def _searching(params: Params, folder: Path) -> Searching:
     """A search on the part of the data; what its teacher says of each seed's views is kept."""
     teacher, targets = f"teacher-{params.teachers[0]}", folder / f"targets-{params.seed}"
     if params.distillation.targets == "stored" and not targets.exists():
-        places = {"shards": folder / "shards", "models": MODELS, "targets": targets}
-        make_targets(params, teacher, _compute(folder), **places)
+        shards = folder / "shards"
+        make_targets(params, teacher, _compute(folder), shards=shards, targets=targets)
     return Searching(
         params, _compute(folder), shards=folder / "shards", models=MODELS, targets=targets
     )

@@ -58,8 +58,8 @@ def project(folder: Path, **search: Any) -> Path:
     for seed, name in enumerate((GOOD, OTHER, ASSISTANT)):
         network = find(chosen, name).network
         tiny_model(folder / "models" / name, index, run=name, network=network, steps=30, seed=seed)
-        places = {"shards": folder / "data/shards", "models": folder / "models"}
-        make_targets(chosen, name, compute, targets=folder / "targets", **places)
+        shards, models, targets = (folder / place for place in ("data/shards", "models", "targets"))
+        make_targets(chosen, name, compute, shards=shards, models=models, targets=targets)
     return folder
 
 
