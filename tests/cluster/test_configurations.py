@@ -111,14 +111,20 @@ def test_gpu_workers_on_aws_are_spot_first_and_come_on_demand_otherwise() -> Non
 
 @pytest.mark.parametrize("name", KUBERNETES)
 def test_kuberay_knows_every_field(name: str) -> None:
-    schemas = {
-        "RayCluster": kuberay.CLUSTER,
-        "RayJob": kuberay.JOB,
-        "ServiceAccount": kuberay.ACCOUNT,
-    }
-    for document in documents(name):
-        jsonschema.validate(document, schemas[document["kind"]])
+    schemas = {"RayCluster": kuberay.CLUSTER, "RayJob": kuberay.JOB}
+    (document,) = documents(name)
+    jsonschema.validate(document, schemas[document["kind"]])
     assert ray_cluster(name)["rayVersion"] == version("ray")
+
+
+def test_every_pod_has_the_account_that_stands_by_itself() -> None:
+    (account,) = documents("account.yaml")
+    jsonschema.validate(account, kuberay.ACCOUNT)
+    for name in KUBERNETES:
+        spec = ray_cluster(name)
+        for group in (spec["headGroupSpec"], *spec["workerGroupSpecs"]):
+            used = group["template"]["spec"]["serviceAccountName"]
+            assert used == account["metadata"]["name"]
 
 
 @pytest.mark.parametrize("name", KUBERNETES)
