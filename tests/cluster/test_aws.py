@@ -50,7 +50,7 @@ class Ec2:
             "State": {"Name": "running"},
             "Tags": [{"Key": key, "Value": value} for key, value in CLUSTER.items()],
         }
-        answers = {
+        answers: dict[str, dict[str, Any]] = {
             "DescribeInstances": {"Reservations": [{"Instances": [machine]}]},
             "RunInstances": {"Instances": [machine]},
         }
