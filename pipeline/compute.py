@@ -38,7 +38,8 @@ class Compute(BaseSettings):
         model_cache: the folder that fetched models are kept in.
         checkpoint_steps: steps between two checkpoints within an epoch; 0 keeps one an epoch.
         failures: how often a job goes on by itself after workers died.
-        gpu: whether a job on a cluster waits for as many GPUs as workers, and has them brought.
+        gpu: whether workers take GPUs, which a job on a cluster then waits for and has brought, or
+            leave alone those that there are; null takes them where there are some.
         wait: seconds that a job on a cluster waits for processors for its workers.
         stop_jobs: whether a command that SIGTERM ends takes its job on a cluster with it.
     """
@@ -57,7 +58,7 @@ class Compute(BaseSettings):
     model_cache: str = "~/.cache/script-distill/models"
     checkpoint_steps: Annotated[int, Field(ge=0)] = 0
     failures: Annotated[int, Field(ge=0)] = 3
-    gpu: bool = False
+    gpu: bool | None = None
     wait: Annotated[float, Field(gt=0)] = 900
     stop_jobs: bool = False
 
