@@ -38,7 +38,8 @@ class Compute(BaseSettings):
         model_cache: the folder that fetched models are kept in.
         checkpoint_steps: steps between two checkpoints within an epoch; 0 keeps one an epoch.
         failures: how often a job goes on by itself after workers died.
-        gpu: whether a job on a cluster waits for as many GPUs as workers, and has them brought.
+        gpu: whether workers take GPUs, which a job on a cluster then waits for and has brought, or
+            leave alone those that there are; null takes them where there are some.
         wait: seconds that a job on a cluster waits for processors for its workers.
         trial_cpus: what a trial of a search takes of a machine; whole cores are its threads.
         trial_gpus: and, where Ray has GPUs, of one of them.
@@ -59,7 +60,7 @@ class Compute(BaseSettings):
     model_cache: str = "~/.cache/script-distill/models"
     checkpoint_steps: Annotated[int, Field(ge=0)] = 0
     failures: Annotated[int, Field(ge=0)] = 3
-    gpu: bool = False
+    gpu: bool | None = None
     wait: Annotated[float, Field(gt=0)] = 900
     trial_cpus: Annotated[float, Field(gt=0)] = 1
     trial_gpus: Annotated[float, Field(gt=0)] = 0.25

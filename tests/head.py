@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -31,6 +31,7 @@ class Head:
         cpus: as Ray counts them.
         environment: of its machine, beside what Ray needs.
         gpus: as Ray counts them; there need be none.
+        options: more of them for ``ray start``.
 
     Attributes:
         address: of its job server.
@@ -41,12 +42,18 @@ class Head:
     """
 
     def __init__(
-        self, cpus: int = 2, environment: Mapping[str, str] | None = None, *, gpus: int = 0
+        self,
+        cpus: int = 2,
+        environment: Mapping[str, str] | None = None,
+        *,
+        gpus: int = 0,
+        options: Sequence[str] = (),
     ) -> None:
         self.token = "tested-" + os.urandom(16).hex()
         # Ray's sockets lie below it, and their paths may have a hundred characters.
         self.home = Path(tempfile.mkdtemp(prefix="ray-", dir="/tmp"))
         self._cpus, self._gpus, self._environment = cpus, gpus, environment or {}
+        self._options = options
         self._ports = free_ports(6)
         self.address = f"http://127.0.0.1:{self._ports[0]}"
         self.node = f"127.0.0.1:{self._ports[1]}"
@@ -74,7 +81,7 @@ class Head:
                         f"--num-gpus={self._gpus}",
                         "--object-store-memory=200000000",
                     ),
-                    *(f"--temp-dir={self.home}", "--disable-usage-stats"),
+                    *(f"--temp-dir={self.home}", "--disable-usage-stats", *self._options),
                 ],
                 # Nothing of the caller's: no keys, no path to this project's code.
                 env={

@@ -24,12 +24,13 @@ class Answerer:
     Args:
         job: of the run; of its loader processes none is started: views cost little beside a
             teacher's answers.
+        device: where the model is asked; null takes a GPU if there is one.
     """
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: Job, device: torch.device | None = None) -> None:
         torch.set_num_threads(job.threads)
         source, self._index = shards_of(job)
-        self._job, self._device = job, default_device()
+        self._job, self._device = job, device or default_device()
         run = job.run
         self._dtype = autocast_dtype(run.training.precision, self._device)
         self._dataset = ViewDataset(source, self._index, "train", run.view, run.seed, window=1)

@@ -27,7 +27,7 @@ class Placement:
     loaders: int
 
 
-def share_of(compute: Compute, *, gpu: bool, loaders: int) -> dict[str, float]:
+def share_of(compute: Compute, *, gpu: bool | None, loaders: int) -> dict[str, float]:
     """What a worker takes of its machine.
 
     Beside a GPU a core each for the worker and its loader processes. Without one the worker's
@@ -45,19 +45,19 @@ def room_for(share: Mapping[str, float], machines: Iterable[Mapping[str, float]]
 
 
 def place(compute: Compute, machines: Sequence[Mapping[str, float]]) -> Placement:
-    """Places a job's workers on a cluster: on its GPUs, where it has some.
+    """Places a job's workers on a cluster: on its GPUs, where it has some, unless told.
 
     Args:
-        compute: workers, threads and loader processes that are wanted.
+        compute: workers, threads, loader processes and GPUs that are wanted.
         machines: what Ray counts on each machine that is up.
 
     Raises:
         UsageError: there is room for too few workers.
     """
     with_gpu = [machine for machine in machines if machine.get("GPU", 0) >= 1]
-    gpu = bool(with_gpu)
+    gpu = bool(with_gpu) if compute.gpu is None else compute.gpu
     loaders = compute.loader_processes
-    if gpu and compute.loaders is None:
+    if gpu and with_gpu and compute.loaders is None:
         cores = min(int(machine.get("CPU", 0) // machine["GPU"]) for machine in with_gpu)
         loaders = max(0, min(MOST_LOADERS, cores - 1))
     share = share_of(compute, gpu=gpu, loaders=loaders)
@@ -71,7 +71,9 @@ def too_few(compute: Compute, share: Mapping[str, float], found: str) -> str:
     """A message for whoever asked for more workers than there is room for."""
     takes = " and ".join(f"{amount:g} {kind}" for kind, amount in share.items())
     fewest = "" if compute.min_workers is None else f" (at least {compute.min_workers})"
+    otherwise = ", or set DISTILL_GPU=0 to leave GPUs alone" if "GPU" in share else ""
     return (
         f"DISTILL_WORKERS={compute.workers}{fewest}, but {found}: each takes {takes} of one "
         "machine; take fewer workers, DISTILL_THREADS or DISTILL_LOADERS, or add machines"
+        f"{otherwise}"
     )

@@ -33,11 +33,15 @@ class _Asked:
         An error of ours is an answer too: Ray would put its trace into the message.
         """
         # Seconds to import, and only a worker needs them.
+        import torch  # noqa: PLC0415
+
         from pipeline.train.answers import Answerer  # noqa: PLC0415
 
         try:
             if self._answerer is None:
-                self._answerer = Answerer(Job.model_validate_json(self._job))
+                # A machine's GPU that Ray has not given to this worker is another's.
+                device = None if ray.get_gpu_ids() else torch.device("cpu")
+                self._answerer = Answerer(Job.model_validate_json(self._job), device)
             return shard, self._answerer.answers(shard)
         except DistillError as error:
             return shard, error

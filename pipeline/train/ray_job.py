@@ -176,7 +176,8 @@ def _work(config: dict[str, str]) -> None:
     job = Job.model_validate_json(config["job"])
     context = ray.train.get_context()
     rank, world_size = context.get_world_rank(), context.get_world_size()
-    device = get_device()
+    # To a worker without a GPU of its own Ray names the machine's first one.
+    device = get_device() if ray.get_gpu_ids() else torch.device("cpu")
     assert isinstance(device, torch.device)
     worker = Worker(rank, world_size, device, job.loaders)
     if rank:

@@ -22,6 +22,7 @@ from ray.autoscaler._private.util import prepare_config, validate_config
 from typer.testing import CliRunner
 
 from pipeline.cli import app
+from pipeline.compute import Compute
 from pipeline.machine import WITH_GPU
 
 FOLDER = ROOT / "cluster"
@@ -111,14 +112,20 @@ def test_gpu_workers_on_aws_are_spot_first_and_come_on_demand_otherwise() -> Non
 
 @pytest.mark.parametrize("name", KUBERNETES)
 def test_kuberay_knows_every_field(name: str) -> None:
-    schemas = {
-        "RayCluster": kuberay.CLUSTER,
-        "RayJob": kuberay.JOB,
-        "ServiceAccount": kuberay.ACCOUNT,
-    }
-    for document in documents(name):
-        jsonschema.validate(document, schemas[document["kind"]])
+    schemas = {"RayCluster": kuberay.CLUSTER, "RayJob": kuberay.JOB}
+    (document,) = documents(name)
+    jsonschema.validate(document, schemas[document["kind"]])
     assert ray_cluster(name)["rayVersion"] == version("ray")
+
+
+def test_every_pod_has_the_account_that_stands_by_itself() -> None:
+    (account,) = documents("account.yaml")
+    jsonschema.validate(account, kuberay.ACCOUNT)
+    for name in KUBERNETES:
+        spec = ray_cluster(name)
+        for group in (spec["headGroupSpec"], *spec["workerGroupSpecs"]):
+            used = group["template"]["spec"]["serviceAccountName"]
+            assert used == account["metadata"]["name"]
 
 
 @pytest.mark.parametrize("name", KUBERNETES)
@@ -164,11 +171,25 @@ def test_the_ray_job_runs_a_command_of_ours_with_settings_of_ours() -> None:
     assert (python, module, package) == ("python", "-m", "pipeline")
     assert CliRunner().invoke(app, [command, "--help"]).exit_code == 0
     environment = yaml.safe_load(spec["runtimeEnvYAML"])["env_vars"]
-    from pipeline.compute import Compute  # noqa: PLC0415
-
     known = {f"DISTILL_{name.upper()}" for name in Compute.model_fields}
     assert set(environment) <= known
     assert all(isinstance(value, str) for value in environment.values())
+
+
+def test_every_configuration_gives_its_machines_the_same_settings_of_ours() -> None:
+    found = []
+    for name in LAUNCHER:
+        options = yaml.safe_load((FOLDER / name).read_text())["docker"]["run_options"]
+        ours = [one.removeprefix("--env=") for one in options if one.startswith("--env=DISTILL_")]
+        found.append(dict(one.split("=", 1) for one in ours))
+    found += [
+        {one["name"]: one["value"] for one in container["env"] if "DISTILL_" in one["name"]}
+        for name in KUBERNETES
+        for container in containers(name)
+    ]
+    assert {*found[0]} == {"DISTILL_STREAM", "DISTILL_STORAGE", "DISTILL_FAILURES"}
+    assert int(found[0]["DISTILL_FAILURES"]) > Compute.model_fields["failures"].default
+    assert all(one == found[0] for one in found)
 
 
 def test_no_secret_stands_in_a_configuration() -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from commands import descendants, run, start, wait_until, write_project
+from head import free_ports
 from ray.cluster_utils import Cluster
 
 pytestmark = [pytest.mark.slow, pytest.mark.long]
@@ -26,7 +27,9 @@ SETTINGS: dict[str, Any] = {
 def machines(count: int, patch: pytest.MonkeyPatch, **each: int) -> Iterator[Cluster]:
     """A head without room for workers, and machines on which Ray counts what is given."""
     patch.setenv("RAY_AUTH_MODE", "disabled")
-    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": True})
+    (port,) = free_ports(1)
+    head = {"num_cpus": 0, "include_dashboard": True, "dashboard_port": port}
+    made = Cluster(initialize_head=True, head_node_args=head)
     try:
         for _ in range(count):
             made.add_node(**each)
@@ -126,6 +129,10 @@ def test_workers_have_a_gpu_each_and_speak_nccl(
         assert refused.returncode == 2
         assert "Ray has room for 2" in refused.stderr
         assert "each takes 1 GPU and" in refused.stderr
+        beside = run(project, *COMMAND, workers=3, threads=1, gpu=0)
+        assert beside.returncode == 0, beside.stderr
+        assert "worker 1 of 3, on cpu" in beside.stdout + beside.stderr
+        project = write_project(tmp_path / "other", **SETTINGS)
         placed = run(project, *COMMAND, workers=2)
         assert placed.returncode == 1
         assert "ProcessGroupNCCL is only supported with GPUs" in placed.stderr

@@ -38,6 +38,13 @@ def test_the_smallest_machine_decides() -> None:
     assert place(compute(workers=2), [*GPUS, {"CPU": 2.0, "GPU": 1.0}]).loaders == 1
 
 
+def test_workers_leave_gpus_alone_where_that_is_asked() -> None:
+    placed = place(compute(workers=4, gpu=False), [HEAD, *GPUS])
+    assert (placed.gpu, placed.share) == (False, {"CPU": 1})
+    with pytest.raises(UsageError, match=r"room for 0: each takes 1 GPU .*DISTILL_GPU=0"):
+        place(compute(workers=1, gpu=True), [HEAD])
+
+
 def test_no_worker_is_spread_over_two_machines() -> None:
     assert room_for({"CPU": 2}, [{"CPU": 3.0}, {"CPU": 1.0}, {"CPU": 4.0}, {}]) == 3
 
@@ -47,7 +54,7 @@ def test_no_worker_is_spread_over_two_machines() -> None:
     [
         ({"workers": 3}, [HEAD], r"WORKERS=3, but Ray has room for 2: each takes 1 CPU of one"),
         ({"workers": 1, "threads": 4}, [HEAD, HEAD], r"room for 0: each takes 4 CPU .*THREADS"),
-        ({"workers": 4}, GPUS, r"room for 3: each takes 1 GPU and 4 CPU"),
+        ({"workers": 4}, GPUS, r"room for 3: each takes 1 GPU and 4 CPU .*DISTILL_GPU=0"),
         ({"workers": 1, "loaders": 4}, GPUS, r"room for 0: each takes 1 GPU and 5 CPU .*LOADERS"),
         ({"workers": 8, "min_workers": 4}, GPUS, r"WORKERS=8 \(at least 4\), but .* room for 3"),
     ],
