@@ -135,6 +135,9 @@ class Searching:
         if not judged:
             why = next((f"; the first one: {one.error}" for one in tried if one.error), "")
             raise TrainingError(f"no trial of the search came to an accuracy{why}")
+        if len(self._params.search.objectives) > 1:
+            # Of equally accurate ones the fastest.
+            return front(judged)[-1]
         return max(judged, key=lambda one: (one.accuracy, -one.best.metrics["validation_loss"]))
 
     def repeat(self, best: Tried) -> None:
