@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -16,7 +15,9 @@ import yaml
 from commands import descendants, environment, run, start, wait_until
 from head import Head
 from pyarrow import parquet
-from searching import GOOD, SPACE, change, journal, project, settings
+from searching import GOOD, SPACE, change, journal, project
+
+from cluster.seaweedfs import Credentials, Server
 
 pytestmark = pytest.mark.long
 
@@ -68,11 +69,13 @@ def test_accuracy_and_latency_are_sought_together(tmp_path: Path) -> None:
 
 def test_pbt_lets_a_bad_trial_go_on_with_what_a_better_one_has_learnt(tmp_path: Path) -> None:
     space = {"training.lr": {"log": [1e-6, 0.05]}, "distillation.weight": {"uniform": [0.3, 1]}}
-    chosen = {"scheduler": "pbt", "algorithm": "random", "trials": 4, "space": space}
-    content = settings(**chosen)
-    content["training"]["epochs"] = 8
-    folder = project(tmp_path / "p", **chosen)
-    (folder / "params.yaml").write_text(json.dumps(content))
+    chosen: dict[str, Any] = {
+        "scheduler": "pbt",
+        "algorithm": "random",
+        "trials": 4,
+        "space": space,
+    }
+    folder = project(tmp_path / "p", epochs=8, **chosen)
     search(folder)
     found = rows(folder)
     assert len({row["trial"] for row in found}) == 4
@@ -106,10 +109,7 @@ def test_a_trial_too_large_for_every_machine_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_process_that_is_killed_goes_on_from_its_last_epoch(tmp_path: Path) -> None:
-    content = settings(trials=2, scheduler="none", seeds=[1, 2])
-    content["training"]["epochs"] = 60
-    folder = project(tmp_path / "p")
-    (folder / "params.yaml").write_text(json.dumps(content))
+    folder = project(tmp_path / "p", epochs=60, trials=2, scheduler="none")
     process = start(folder, "search")
 
     def training() -> list[int]:
@@ -131,6 +131,97 @@ def test_a_process_that_is_killed_goes_on_from_its_last_epoch(tmp_path: Path) ->
     first = next(i for i, event in enumerate(journal(folder)) if event.get("epoch", 0) >= 3)
     again = [event["epoch"] for event in journal(folder)[first:] if "metrics" in event]
     assert again.count(1) <= 5, "nobody began anew"
+
+
+def test_checkpoints_in_s3_are_gone_on_from_and_removed(
+    tmp_path: Path, s3: Server, s3_environment: Credentials
+) -> None:
+    folder = project(tmp_path / "p", epochs=30, trials=3, scheduler="none")
+    storage = f"s3://{s3_environment.bucket}/searched"
+    process = start(folder, "search", storage=storage, workers=1)
+    try:
+        wait_until(lambda: any(event.get("epoch", 0) >= 5 for event in journal(folder)), process)
+    finally:
+        process.kill()
+        process.wait()
+    before = journal(folder)
+    kept = [event["checkpoint"] for event in before if "checkpoint" in event]
+    assert kept and all(address.startswith(storage) for address in kept)
+    search(folder, storage=storage, workers=1)
+    after = [e for e in journal(folder)[len(before) :] if "metrics" in e and e["trial"] <= 2]
+    first = {trial: min(e["epoch"] for e in after if e["trial"] == trial) for trial in (1, 2)}
+    assert max(first.values()) >= 4, "it went on from its checkpoint"
+    assert {row["state"] for row in rows(folder)} == {"completed"}
+    listing = s3.client().list_objects_v2(Bucket=s3_environment.bucket, Prefix="searched")
+    assert not [one for one in listing.get("Contents", []) if one["Size"]]
+
+
+STAGES = """
+stages:
+  shards:
+    cmd: python -m pipeline shards
+    params: [data]
+    deps: [words]
+    outs: [data/shards, reports/audit.json]
+  teacher:
+    cmd: python -m pipeline train teacher-cnn && python -m pipeline targets teacher-cnn
+    deps: [data/shards]
+    outs: [models/teacher-cnn, targets/teacher-cnn]
+  search:
+    cmd: python -m pipeline search
+    params: [search.trials, search.space]
+    deps: [targets]
+    outs: [search/best.yaml, search/trials.parquet, search/index.html, search/zoo]
+  student:
+    cmd: python -m pipeline train student-cnn
+    deps: [targets/teacher-cnn, "search/${search.used}.yaml"]
+    outs: [models/student-cnn]
+"""
+"""What of dvc.yaml has to do with a search."""
+
+
+def test_dvc_trains_students_anew_with_what_was_found_and_back(tmp_path: Path) -> None:
+    content = settings(trials=0, space={"training.lr": {"log": [0.02, 0.05]}})
+    project = make_project(tmp_path / "p", stages=STAGES, teachers=["cnn"], **_but(content))
+    (project / "search/.gitignore").unlink()
+
+    def repro(**search: Any) -> str:
+        path = project / "params.yaml"
+        params = json.loads(path.read_text())
+        params["search"] |= search
+        path.write_text(json.dumps(params))
+        done = subprocess.run(
+            [str(Path(sys.executable).with_name("dvc")), "repro"],
+            cwd=project,
+            env={
+                **environment(),
+                "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+                "DVC_NO_ANALYTICS": "1",
+            },
+            capture_output=True,
+            text=True,
+            timeout=500,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    def rate() -> float:
+        about = json.loads((project / "models/student-cnn/model.json").read_text())
+        return float(about["parameters"]["training"]["lr"])
+
+    repro()
+    assert rate() == 0.01
+    assert "Running stage 'student'" not in repro(trials=2)
+    assert "Running stage 'student'" in repro(used="best")
+    best = yaml.safe_load((project / "search/best.yaml").read_text())
+    assert rate() == best["settings"]["training.lr"] != 0.01
+    assert "Running stage 'search'" not in repro(used="none")
+    assert rate() == 0.01
+
+
+def _but(content: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in content.items() if name != "teachers"}
 
 
 @pytest.fixture
@@ -166,10 +257,7 @@ def test_on_a_full_disk_what_fits_goes_on(tmp_path: Path, disk: Path) -> None:
 
 
 def test_a_node_that_dies_takes_no_trial_with_it(tmp_path: Path) -> None:
-    content = settings(trials=3, scheduler="none", seeds=[1, 2])
-    content["training"]["epochs"] = 60
-    folder = project(tmp_path / "p")
-    (folder / "params.yaml").write_text(json.dumps(content))
+    folder = project(tmp_path / "p", epochs=60, trials=3, scheduler="none")
     with Head(cpus=1, environment={"PYTHONPATH": str(TOP)}) as head:
         node = _join(head)
         extra = {"RAY_ADDRESS": head.node, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": head.token}
