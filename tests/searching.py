@@ -25,7 +25,7 @@ SPACE: dict[str, Any] = {
 EPOCHS = 3
 
 
-def settings(**search: Any) -> dict[str, Any]:
+def settings(*, epochs: int = EPOCHS, **search: Any) -> dict[str, Any]:
     """Sections of params.yaml with a search."""
     network = {"architecture": "cnn", "channels": [12, 24]}
     student = {"architecture": "cnn", "channels": [8, 16], "dropout": 0}
@@ -39,7 +39,7 @@ def settings(**search: Any) -> dict[str, Any]:
             "student": {"network": student},
         },
         "view": {"height": 16, "width": 32, "augment": {"noise": 0.5}, "cycle": 2},
-        "training": {"epochs": EPOCHS, "batch_size": 8, "lr": 0.01, "precision": "fp32"},
+        "training": {"epochs": epochs, "batch_size": 8, "lr": 0.01, "precision": "fp32"},
         "distillation": {"assistant": {}, "student": {}, "targets": "stored"},
         "search": {"trials": 4, "grace": 1, "seeds": [1, 2], "keep": 5, "space": SPACE, **search},
     }

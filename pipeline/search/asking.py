@@ -22,7 +22,6 @@ from ray.tune.schedulers import (
     PopulationBasedTraining,
     TrialScheduler,
 )
-from ray.tune.search import Searcher
 from ray.tune.search.optuna import OptunaSearch
 
 from pipeline.search.journal import ACCURACY, LATENCY, Journal, Tried
@@ -87,7 +86,6 @@ class Asker(OptunaSearch):  # type: ignore[misc]
         self._seed_of_trials, self._journal = seed, journal
         known = journal.of("search")
         self._interrupted = [trial for trial in known if trial.state == "running"]
-        self.numbers: dict[str, int] = {}
         storage = optuna.storages.InMemoryStorage()
         ended = [trial for trial in known if trial.state != "running"]
         study = studied(search, space, ended, storage)
@@ -121,7 +119,6 @@ class Asker(OptunaSearch):  # type: ignore[misc]
             trial = self._interrupted.pop(0)
         else:
             trial = self._journal.begin("search", self._seed_of_trials, values)
-        self.numbers[trial_id] = trial.number
         return configuration(trial)
 
     def on_trial_complete(
@@ -133,30 +130,17 @@ class Asker(OptunaSearch):  # type: ignore[misc]
         super().on_trial_complete(trial_id, result, error)
 
 
-class Listed(Searcher):  # type: ignore[misc]
-    """Trials that are known beforehand, one after another.
-
-    Args:
-        trials: them.
-    """
-
-    def __init__(self, trials: Sequence[Tried]) -> None:
-        super().__init__(metric=BEST, mode="max")
-        self._left = list(trials)
-        self.numbers: dict[str, int] = {}
-
-    def suggest(self, trial_id: str) -> dict[str, Any] | str:
-        """See Tune."""
-        if not self._left:
-            return str(Searcher.FINISHED)
-        trial = self._left.pop(0)
-        self.numbers[trial_id] = trial.number
-        return configuration(trial)
-
-    def on_trial_complete(
-        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
-    ) -> None:
-        """See Tune: nothing is learnt from it."""
+def listed(configurations: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """A space for Tune that holds just these configurations; what one lacks it has as None."""
+    by_number = {one[NUMBER]: one for one in configurations}
+    keys = {key for one in configurations for key in one} - {NUMBER}
+    return {
+        NUMBER: tune.grid_search([*by_number]),
+        **{
+            key: tune.sample_from(lambda spec, key=key: by_number[spec.config.number].get(key))
+            for key in sorted(keys)
+        },
+    }
 
 
 def configuration(trial: Tried) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from pipeline.files import folder_there, sha256
 from pipeline.models.folder import WEIGHTS_FILE
 from pipeline.params import Params
 from pipeline.runs import Run
-from pipeline.search.asking import Asker, Listed, scheduler_of
+from pipeline.search.asking import Asker, configuration, listed, scheduler_of
 from pipeline.search.best import Best, found, front
 from pipeline.search.compare import compare
 from pipeline.search.journal import Journal, Role, Tried
@@ -120,9 +120,14 @@ class Searching:
         asker = Asker(search, dimensions, seed, self._journal)
         epochs = self._space.default.training.epochs
         scheduler = scheduler_of(search, dimensions, epochs, known)
-        # A population is all there at once: pbt lets its members take turns.
-        limit = None if search.scheduler == "pbt" else at_once
-        self._tuning().run(asker, asker.numbers, left, scheduler, at_once=limit, seconds=seconds)
+        if search.scheduler == "pbt":
+            # A population is all there at once: its members take turns.
+            space = listed([asker.suggest(str(member)) for member in range(left)])
+            self._tuning().run(space=space, scheduler=scheduler, seconds=seconds)
+        else:
+            self._tuning().run(
+                left, searcher=asker, scheduler=scheduler, at_once=at_once, seconds=seconds
+            )
 
     def best(self) -> Tried:
         """The trial with the best validation accuracy.
@@ -135,6 +140,9 @@ class Searching:
         if not judged:
             why = next((f"; the first one: {one.error}" for one in tried if one.error), "")
             raise TrainingError(f"no trial of the search came to an accuracy{why}")
+        if len(self._params.search.objectives) > 1:
+            # Of equally accurate ones the fastest.
+            return front(judged)[-1]
         return max(judged, key=lambda one: (one.accuracy, -one.best.metrics["validation_loss"]))
 
     def repeat(self, best: Tried) -> None:
@@ -158,8 +166,7 @@ class Searching:
             factor = float(one.values.get(AUGMENTATION, 1))
             self._ask((one.seed, factor, teacher) for teacher in run.teachers)
         log.info("the best setting and the default are trained with new seeds, %d at once", at_once)
-        listed = Listed(left)
-        self._tuning().run(listed, listed.numbers, len(left), at_once=at_once)
+        self._tuning().run(space=listed([*map(configuration, left)]), at_once=at_once)
 
     def result(self, best: Tried) -> Best:
         """What the search came to; the checkpoints of its trials are removed."""

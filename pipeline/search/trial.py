@@ -18,7 +18,7 @@ from pipeline.errors import TrainingError
 from pipeline.inference import answer, asker
 from pipeline.params import Section
 from pipeline.search.journal import ACCURACY, LATENCY
-from pipeline.search.settings import AUGMENTATION, KEYS
+from pipeline.search.settings import AUGMENTATION, KEYS, Value
 from pipeline.search.space import Space
 from pipeline.train.checkpoint import Checkpoint
 from pipeline.train.device import Worker, default_device
@@ -60,6 +60,11 @@ def targets_of(augmentation: float, seed: int) -> str:
     return f"{augmentation:g}-{seed}"
 
 
+def setting_of(config: Mapping[str, Any]) -> dict[str, Value]:
+    """The setting in a trial's configuration."""
+    return {key: config[key] for key in KEYS if config.get(key) is not None}
+
+
 def train_trial(config: dict[str, Any], work: str) -> None:
     """Trains a student with one setting, and reports every epoch, with a checkpoint.
 
@@ -85,7 +90,7 @@ def train_trial(config: dict[str, Any], work: str) -> None:
 
 
 def _train(config: dict[str, Any], told: Work, keeper: TuneKeeper) -> None:
-    values = {key: value for key, value in config.items() if key in KEYS}
+    values = setting_of(config)
     run = told.space.run(values, f"trial-{config[NUMBER]}", config[SEED])
     targets = told.targets[targets_of(float(values.get(AUGMENTATION, 1)), run.seed)]
     job = told.job.model_copy(update={"run": run, "targets": targets})

@@ -9,20 +9,28 @@ from pathlib import Path
 from typing import Any, Final
 
 from ray import tune
-from ray.tune.schedulers import TrialScheduler
+from ray.tune.schedulers import PopulationBasedTraining, TrialScheduler
 from ray.tune.search import Searcher
 
 from pipeline.compute import Compute
 from pipeline.errors import UsageError
 from pipeline.search.journal import ACCURACY, LATENCY, Journal, State
-from pipeline.search.settings import KEYS
-from pipeline.search.trial import ENDED, EPOCH, FAILED, TEST, Work, train_trial
+from pipeline.search.trial import (
+    ENDED,
+    EPOCH,
+    FAILED,
+    NUMBER,
+    TEST,
+    Work,
+    setting_of,
+    train_trial,
+)
 from pipeline.search.zoo import Zoo
 from pipeline.train import ray_cluster
 from pipeline.train.checkpoint import Checkpoint
 from pipeline.train.history import EpochRow
 from pipeline.train.placement import room_for
-from pipeline.train.storage import for_ray
+from pipeline.train.storage import for_ray, remove_job
 
 log = logging.getLogger(__name__)
 
@@ -84,20 +92,20 @@ class Tuning:
 
     def run(
         self,
-        searcher: Searcher,
-        numbers: Mapping[str, int],
-        trials: int,
-        scheduler: TrialScheduler | None = None,
+        trials: int = 1,
         *,
+        searcher: Searcher | None = None,
+        space: dict[str, Any] | None = None,
+        scheduler: TrialScheduler | None = None,
         at_once: int | None = None,
         seconds: float | None = None,
     ) -> None:
         """Lets trials run to their end.
 
         Args:
-            searcher: says what each is.
-            numbers: of the trials, by Tune's names; the searcher fills it.
-            trials: how many.
+            trials: how many; with a ``space`` that lists them, one.
+            searcher: says what each is; or None, with a space.
+            space: see :func:`pipeline.search.asking.listed`.
             scheduler: ends some before.
             at_once: at most; None leaves it to what Ray has room for.
             seconds: after which all are ended.
@@ -107,10 +115,12 @@ class Tuning:
             logging.getLogger(noisy).setLevel(logging.CRITICAL)
         share = share_of(self._compute, ray_cluster.machines())
         trainable = tune.with_parameters(train_trial, work=self._work.model_dump_json())
-        remote = self._compute.remote_storage
-        note = _Note(self._work, remote, self._journal, self._zoo, numbers)
+        note = _Note(self._work, self._compute, self._name, self._journal, self._zoo)
+        # A member of a population may go on with what another one kept, long after that has ended.
+        note.keeps = isinstance(scheduler, PopulationBasedTraining)
         tune.Tuner(
             tune.with_resources(trainable, {kind.lower(): of for kind, of in share.items()}),
+            param_space=space,
             tune_config=tune.TuneConfig(
                 search_alg=searcher,
                 scheduler=scheduler,
@@ -137,12 +147,17 @@ class Tuning:
 class _Note(tune.Callback):  # type: ignore[misc]
     """Notes what Tune tells of trials, and logs a row of the live table for each epoch and end."""
 
-    def __init__(
-        self, work: Work, remote: bool, journal: Journal, zoo: Zoo, numbers: Mapping[str, int]
-    ) -> None:
-        self._work, self._remote, self._journal, self._zoo = work, remote, journal, zoo
-        self._numbers = numbers
+    keeps = False
+
+    def __init__(self, work: Work, compute: Compute, name: str, journal: Journal, zoo: Zoo) -> None:
+        self._work, self._compute, self._name = work, compute, name
+        self._journal, self._zoo = journal, zoo
+        self._numbers: dict[str, int] = {}
         self._epochs = work.space.default.training.epochs
+
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """See Tune; pbt gives a trial the number of another one with its configuration."""
+        self._numbers.setdefault(trial.trial_id, trial.config[NUMBER])
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
@@ -151,7 +166,7 @@ class _Note(tune.Callback):  # type: ignore[misc]
         if FAILED in result:
             return
         # What stands in the trial itself may have been changed since, by pbt.
-        values = {key: value for key, value in result["config"].items() if key in KEYS}
+        values = setting_of(result["config"])
         metrics = {name: result[name] for name in _METRICS if name in result}
         number = self._numbers[trial.trial_id]
         self._journal.epoch(number, result[EPOCH], values, metrics)
@@ -163,7 +178,8 @@ class _Note(tune.Callback):  # type: ignore[misc]
     ) -> None:
         """See Tune: a checkpoint lies in its storage now."""
         number, epoch = self._numbers[trial.trial_id], trial.last_result[EPOCH]
-        address = f"s3://{checkpoint.path}" if self._remote else checkpoint.path
+        remote = self._compute.remote_storage
+        address = f"s3://{checkpoint.path}" if remote else checkpoint.path
         self._journal.checkpoint(number, epoch, address)
         tried = self._journal.trials[number]
         noted = tried.epochs[epoch]
@@ -196,6 +212,13 @@ class _Note(tune.Callback):  # type: ignore[misc]
     def _end(self, trial: Any, state: State, error: str = "") -> None:
         number = self._numbers[trial.trial_id]
         self._journal.end(number, state, error)
+        if state == "failed" or not self.keeps:
+            # Also what a checkpoint that found no room has left there.
+            try:
+                address, mark, query = self._compute.absolute_storage.partition("?")
+                remove_job(f"{address}/{self._name}{mark}{query}", trial.trial_id)
+            except OSError as left:
+                log.warning("the checkpoints of trial %d could not be removed: %s", number, left)
         self._show(number, state, {"error": error} if error else {})
 
     def _show(self, number: int, what: str, values: Mapping[str, Any]) -> None:
