@@ -76,7 +76,7 @@ def settings() -> dict[str, str]:
     chosen = {
         name: value
         for name, value in os.environ.items()
-        if name.startswith("DISTILL_") or name in _SETTINGS
+        if name.startswith(("DISTILL_", "NCCL_")) or name in _SETTINGS
     }
     # By which type of error it failed is told in its log, which comes here.
     return {**chosen, FAILURE_FILE: STANDARD_ERROR}
