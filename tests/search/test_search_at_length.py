@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -14,8 +15,9 @@ import pytest
 import yaml
 from commands import descendants, environment, run, start, wait_until
 from head import Head
+from projects import make_project
 from pyarrow import parquet
-from searching import GOOD, SPACE, change, journal, project
+from searching import GOOD, SPACE, change, journal, project, settings
 
 from cluster.seaweedfs import Credentials, Server
 
@@ -182,17 +184,16 @@ stages:
 
 def test_dvc_trains_students_anew_with_what_was_found_and_back(tmp_path: Path) -> None:
     content = settings(trials=0, space={"training.lr": {"log": [0.02, 0.05]}})
-    project = make_project(tmp_path / "p", stages=STAGES, teachers=["cnn"], **_but(content))
-    (project / "search/.gitignore").unlink()
+    folder = make_project(tmp_path / "p", stages=STAGES, **content | {"teachers": ["cnn"]})
 
     def repro(**search: Any) -> str:
-        path = project / "params.yaml"
+        path = folder / "params.yaml"
         params = json.loads(path.read_text())
         params["search"] |= search
         path.write_text(json.dumps(params))
         done = subprocess.run(
             [str(Path(sys.executable).with_name("dvc")), "repro"],
-            cwd=project,
+            cwd=folder,
             env={
                 **environment(),
                 "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
@@ -207,21 +208,17 @@ def test_dvc_trains_students_anew_with_what_was_found_and_back(tmp_path: Path) -
         return done.stdout
 
     def rate() -> float:
-        about = json.loads((project / "models/student-cnn/model.json").read_text())
+        about = json.loads((folder / "models/student-cnn/model.json").read_text())
         return float(about["parameters"]["training"]["lr"])
 
     repro()
     assert rate() == 0.01
     assert "Running stage 'student'" not in repro(trials=2)
     assert "Running stage 'student'" in repro(used="best")
-    best = yaml.safe_load((project / "search/best.yaml").read_text())
+    best = yaml.safe_load((folder / "search/best.yaml").read_text())
     assert rate() == best["settings"]["training.lr"] != 0.01
     assert "Running stage 'search'" not in repro(used="none")
     assert rate() == 0.01
-
-
-def _but(content: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in content.items() if name != "teachers"}
 
 
 @pytest.fixture
