@@ -6,7 +6,7 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -121,12 +121,7 @@ def _machines(uri: str, compute: Compute, shard: str | None) -> list[Check]:
         .options(
             num_cpus=0, scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], False)
         )
-        .remote(
-            f"{uri}/probe-{node['NodeID'][:12]}",
-            compute.cache,
-            shard,
-            node["Resources"].get("GPU", 0),
-        )
+        .remote(f"{uri}/probe-{node['NodeID'][:12]}", compute.cache, shard, node["Resources"])
         for node in alive
     ]
     deadline = time.monotonic() + _PATIENCE_SECONDS
@@ -147,23 +142,23 @@ def _machines(uri: str, compute: Compute, shard: str | None) -> list[Check]:
     return found
 
 
-def _look(uri: str, cache: str, shard: str | None, gpus: float) -> list[Check]:
+def _look(uri: str, cache: str, shard: str | None, counted: Mapping[str, float]) -> list[Check]:
     """Looks at the machine that Ray runs this on.
 
     Args:
         uri: of an object that may be written to S3.
         cache: the folder that shards would be kept in.
         shard: the address of one.
-        gpus: how many GPUs Ray counts here.
+        counted: what Ray counts here.
     """
     # Ray hides all GPUs from who takes none.
     os.environ.pop("CUDA_VISIBLE_DEVICES", None)
-    own = machine.examine(Path())
+    own = machine.examine(Path(), store=int(counted.get("object_store_memory", 0)))
     ray_check = Check(name="ray", ok=True, detail=f"{ray.__version__}, host {os.uname().nodename}")
     return [
         ray_check,
         *own,
-        *_gpus(gpus),
+        *_gpus(counted.get("GPU", 0)),
         _cache(Path(cache).expanduser()),
         _s3(uri),
         *_read(shard),
