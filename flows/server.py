@@ -94,9 +94,13 @@ def start(
     from prefect.client.orchestration import get_client  # noqa: PLC0415
 
     from flows.installation import HEARTBEAT, POOL, install  # noqa: PLC0415
+    from flows.starts import put_back  # noqa: PLC0415
 
     with get_client(sync_client=True) as client:
         install(client, TOP)
+        if _running("worker") is None:
+            for run in put_back(client, TOP):
+                typer.echo(f"The run {run} had lost its process")
         # No --limit here, the queues have theirs: with one, a worker of Prefect 3.8.8 dies of a run
         # that is put back into the queue before its process is quite gone.
         _start(
@@ -122,7 +126,7 @@ def start(
 
 @app.command()
 def stop() -> None:
-    """End what start started; runs under way can be run again from where they were."""
+    """End what start started; runs under way go on from where they were after the next start."""
     for name in ("worker", "server"):
         if _end(name):
             typer.echo(f"ended the {name}")

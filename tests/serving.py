@@ -33,7 +33,8 @@ from prefect.client.schemas.sorting import ArtifactSort, FlowRunSort, LogSort, T
 from prefect.states import AwaitingRetry, Cancelling
 from projects import make_project
 
-SECONDS = 150
+SECONDS = 300
+"""After which something that is waited for is taken for hung, on a machine with much else to do."""
 PAGE = 200
 """The most that the server gives at once."""
 

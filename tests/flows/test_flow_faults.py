@@ -84,8 +84,10 @@ def test_a_killed_worker_loses_no_run(served: Served) -> None:
 def test_a_worker_killed_with_its_runs_is_found_out(served: Served) -> None:
     run = training(served, seed=3)
     kill_worker_and_runs(served)
+    until(lambda: served.run(run).state_name == "AwaitingRetry", lambda: served.log(run), 180)
+    states = [state.name for state in served.client.read_flow_run_states(run)]
+    assert "Crashed" in states
     start_again(served)
-    until(lambda: served.run(run).state_name != "Running", lambda: served.log(run), seconds=180)
     served.ended(run, "Completed")
     assert "goes on from epoch" in served.log(run)
 
@@ -94,10 +96,18 @@ def test_a_cancelled_run_that_nobody_is_left_to_end_is_cancelled(served: Served)
     run = training(served, seed=5)
     kill_worker_and_runs(served)
     served.cancel(run)
-    start_again(served)
     until(lambda: served.run(run).state_name != "Cancelling", lambda: served.log(run), seconds=120)
     assert served.run(run).state_name == "Cancelled"
+    start_again(served)
     assert not served.training()
+
+
+def test_a_start_finds_what_was_cancelled_before_it(served: Served) -> None:
+    run = training(served, seed=7)
+    kill_worker_and_runs(served)
+    served.cancel(run)
+    start_again(served)
+    assert served.run(run).state_name == "Cancelled"
 
 
 def test_a_run_that_crashed_when_it_was_cancelled_stays_so(served: Served) -> None:
@@ -118,7 +128,7 @@ def test_a_run_goes_on_after_all_was_stopped_and_started(served: Served) -> None
     assert [process for process in started if runs(process.pid)] == []
     assert not (served.project / ".prefect/env").exists()
     start_again(served)
-    until(lambda: served.run(run).run_count == 2, lambda: served.log(run), seconds=180)
+    until(lambda: served.run(run).run_count == 2, lambda: served.log(run))
     served.ended(run, "Completed")
     assert "goes on from epoch" in served.log(run)
 
