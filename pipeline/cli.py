@@ -42,6 +42,7 @@ RunName = Annotated[str, typer.Argument(metavar="RUN", help="A run, e.g. student
 PARAMS = params.PARAMS_FILE
 SHARDS = Path("data/shards")
 MODELS = Path("models")
+TARGETS = Path("targets")
 REPORTS = Path("reports")
 EXPORTS = Path("exports")
 
@@ -200,7 +201,7 @@ def search(params_file: ParamsFile = PARAMS, as_json: Json = False) -> None:
         )
     # Ray tells of processes that died there, where the result is to stand alone.
     with redirect_stdout(sys.stderr):
-        best = run_search(settings, chosen, shards=SHARDS, models=MODELS)
+        best = run_search(settings, chosen, shards=SHARDS, models=MODELS, targets=TARGETS)
     if as_json:
         _show(best.model_dump(mode="json"), True)
         return

@@ -22,6 +22,11 @@ ACCURACY: Final = "validation_accuracy"
 LATENCY: Final = "latency_ms"
 
 
+def model_name(trial: int, epoch: int) -> str:
+    """The folder of an epoch's model in the zoo."""
+    return f"trial-{trial:04d}-epoch-{epoch:03d}"
+
+
 @dataclass
 class Epoch:
     """An epoch of a trial.

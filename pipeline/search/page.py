@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pipeline.reporting.templating import fill
-from pipeline.search import pictures
 from pipeline.search.best import Best
 from pipeline.search.journal import Tried
 from pipeline.search.settings import Search, Value
@@ -18,6 +17,9 @@ def page_of(search: Search, best: Best, trials: Sequence[Tried]) -> str:
     judged = [trial for trial in tried if trial.judged]
     drawn: dict[str, Any] = dict.fromkeys(("parallel", "importance", "budget", "pareto"))
     if judged:
+        # It comes with Optuna and Ray, which take seconds to import.
+        from pipeline.search import pictures  # noqa: PLC0415
+
         drawn = {
             "parallel": pictures.parallel(search.space, judged),
             "importance": pictures.importance(search, judged),

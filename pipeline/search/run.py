@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import Final
 
 from pipeline.compute import Compute
-from pipeline.distill.target_index import TARGETS
 from pipeline.files import whole_folder, write_whole
 from pipeline.params import Params
 from pipeline.search.best import BEST_FILE, SEARCH, Best, write_best
 from pipeline.search.journal import Tried
+from pipeline.search.page import page_of
 from pipeline.search.table import TRIALS_FILE, write_table
-from pipeline.train.run import MODELS, SHARDS
 
 ZOO: Final = "zoo"
 PAGE_FILE: Final = "index.html"
@@ -24,9 +23,9 @@ def run_search(
     params: Params,
     compute: Compute,
     *,
-    shards: Path = SHARDS,
-    models: Path = MODELS,
-    targets: Path = TARGETS,
+    shards: Path,
+    models: Path,
+    targets: Path,
     folder: Path = SEARCH,
 ) -> Best:
     """Searches the space of params.yaml, and writes best.yaml and what led to it.
@@ -49,7 +48,7 @@ def run_search(
     """
     if not params.search.trials:
         return _write(params, Best(), [], None, folder)
-    # Ray takes seconds to import.
+    # PyTorch, Optuna and Ray take seconds to import.
     from pipeline.search.search import Searching  # noqa: PLC0415
 
     places = {"shards": shards, "models": models, "targets": targets}
@@ -63,9 +62,6 @@ def run_search(
 def _write(
     params: Params, best: Best, trials: Sequence[Tried], zoo: Path | None, folder: Path
 ) -> Best:
-    # Optuna takes a second to import.
-    from pipeline.search.page import page_of  # noqa: PLC0415
-
     with whole_folder(folder / ZOO) as part:
         names = sorted(one.name for one in zoo.iterdir()) if zoo else []
         for name in names:

@@ -11,8 +11,7 @@ import pyarrow
 from pyarrow import parquet
 
 from pipeline.files import write_whole
-from pipeline.search.journal import Tried
-from pipeline.search.zoo import Zoo
+from pipeline.search.journal import Tried, model_name
 
 TRIALS_FILE: Final = "trials.parquet"
 _FIRST: Final = {
@@ -64,7 +63,7 @@ def _rows(trial: Tried, kept: Collection[str]) -> list[dict[str, Any]]:
     }
     rows: list[dict[str, Any]] = []
     for number, epoch in sorted(trial.epochs.items()):
-        name = Zoo.name(trial.number, number)
+        name = model_name(trial.number, number)
         checkpoint = f"zoo/{name}" if name in kept else None
         found = {"epoch": number, "at": epoch.at, "checkpoint": checkpoint}
         rows.append({**epoch.metrics, **epoch.values, **common, **found})

@@ -14,7 +14,7 @@ from ray.tune.search import Searcher
 
 from pipeline.compute import Compute
 from pipeline.errors import UsageError
-from pipeline.search.journal import ACCURACY, LATENCY, Journal, State
+from pipeline.search.journal import ACCURACY, LATENCY, Journal, State, model_name
 from pipeline.search.trial import (
     ENDED,
     EPOCH,
@@ -186,7 +186,7 @@ class _Note(tune.Callback):  # type: ignore[misc]
         if self._zoo.wants(noted.metrics[ACCURACY]):
             run = self._work.space.run(noted.values, f"trial-{number}", tried.seed)
             with checkpoint.as_directory() as folder:
-                self._zoo.put(Zoo.name(number, epoch), run, Checkpoint.load(Path(folder)))
+                self._zoo.put(model_name(number, epoch), run, Checkpoint.load(Path(folder)))
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """See Tune: its process died, and another one takes its place."""

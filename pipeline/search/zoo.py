@@ -35,11 +35,6 @@ class Zoo:
         self._kept = {one.name: read_info(one).metrics[ACCURACY] for one in named}
         self._shrink()
 
-    @staticmethod
-    def name(trial: int, epoch: int) -> str:
-        """The folder of an epoch's model."""
-        return f"trial-{trial:04d}-epoch-{epoch:03d}"
-
     def wants(self, accuracy: float) -> bool:
         """Whether a model of this accuracy would stay."""
         return len(self._kept) < self._keep or (
