@@ -55,7 +55,8 @@ def test_the_readmes_way_by_hand_takes_what_dvc_lock_names(
     shutil.copytree(ROOT / "pipeline", folder / "pipeline", symlinks=True)
     for name in (".gitignore", ".rayignore"):
         shutil.copy(ROOT / name, folder / name)
-    found = re.search(r"`RAY_AUTH_MODE=token (ray job submit .*) RUN`", (ROOT / "README.md").read_text())
+    page = (ROOT / "README.md").read_text()
+    found = re.search(r"`RAY_AUTH_MODE=token (ray job submit .*) RUN`", page)
     assert found
     program, *arguments = shlex.split(f"{found[1]} {ASSISTANT}")
     command = [str(Path(sys.executable).with_name(program)), *arguments]
