@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 from http.client import IncompleteRead
 
-import aiohttp
 from botocore.exceptions import ClientError, HTTPClientError
 from botocore.exceptions import ConnectionError as S3ConnectionError
 from botocore.parsers import ResponseParserError
@@ -18,7 +17,6 @@ BROKEN = (
     S3ConnectionError,
     HTTPClientError,
     ResponseParserError,
-    aiohttp.ClientError,
 )
 """A connection that did not come about, or did not last."""
 AWAY = {errno.EREMOTEIO, errno.EBUSY}
@@ -30,7 +28,10 @@ def heals(error: BaseException) -> bool:
 
     A full disk, a missing bucket or a file in the way stays until somebody sees to it.
     """
-    if isinstance(error, (LockError, *BROKEN)):
+    # Takes longer to import than all else of a process that mostly has nothing to judge.
+    from aiohttp import ClientError as HTTPError  # noqa: PLC0415
+
+    if isinstance(error, (LockError, HTTPError, *BROKEN)):
         return True
     if isinstance(error, OSError) and error.errno in AWAY:
         return True
