@@ -22,7 +22,9 @@ def compare(best: Sequence[Tried], default: Sequence[Tried]) -> Comparison | Non
     Returns:
         None where there are fewer than two such seeds.
     """
-    first, second = ({one.seed: one for one in side if one.judged} for side in (best, default))
+    first, second = (
+        {one.seed: one for one in side if one.state == "completed"} for side in (best, default)
+    )
     seeds = tuple(seed for seed in first if seed in second)
     if len(seeds) < 2:
         return None

@@ -106,8 +106,7 @@ class Searching:
         search, seed = self._params.search, self._params.seed
         known = self._journal.of("search")
         left = search.trials - len([one for one in known if one.state != "running"])
-        seconds = None if search.hours is None else 3600 * search.hours - self._journal.spent
-        if left <= 0 or (seconds is not None and seconds <= 0):
+        if left <= 0 or self._time_left() == 0:
             return
         at_once = min(left, trials_at_once(self._compute))
         self._ask((seed, *pair) for pair in self._space.asked())
@@ -120,6 +119,7 @@ class Searching:
         asker = Asker(search, dimensions, seed, self._journal)
         epochs = self._space.default.training.epochs
         scheduler = scheduler_of(search, dimensions, epochs, known)
+        seconds = self._time_left()
         if search.scheduler == "pbt":
             # A population is all there at once: its members take turns.
             space = listed([asker.suggest(str(member)) for member in range(left)])
@@ -128,6 +128,15 @@ class Searching:
             self._tuning().run(
                 left, searcher=asker, scheduler=scheduler, at_once=at_once, seconds=seconds
             )
+        # What the end of the budget found at work.
+        for one in self._journal.of("search"):
+            if one.state == "running":
+                self._journal.end(one.number, "stopped")
+
+    def _time_left(self) -> float | None:
+        """Seconds of the budget that are left; None where it has none."""
+        hours = self._params.search.hours
+        return None if hours is None else max(0.0, 3600 * hours - self._journal.spent)
 
     def best(self) -> Tried:
         """The trial with the best validation accuracy.

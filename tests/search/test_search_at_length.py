@@ -97,6 +97,7 @@ def test_it_stops_when_its_hours_are_over(tmp_path: Path) -> None:
     assert "1000 trials, 2 at once" in said
     states = {row["trial"]: row["state"] for row in rows(folder)}
     assert 0 < len(states) < 1000
+    assert set(states.values()) <= {"completed", "stopped"}
     before = journal(folder)
     search(folder)
     assert journal(folder) == before, "there is no time left"
