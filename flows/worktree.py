@@ -147,6 +147,8 @@ def worktree(checkout: Path, request: Request, waiting: Callable[[], None]) -> I
                 _check(folder)
                 write_whole(_marker(folder), about + "\n")
             _marker(folder).touch()
+            # Of a git that was killed: nobody else is at work here.
+            Path(_git(folder, "rev-parse", "--git-path", "index.lock")).unlink(missing_ok=True)
         except BaseException:
             if not made:
                 _remove(checkout, folder)
@@ -195,9 +197,10 @@ def _marker(folder: Path) -> Path:
 
 
 def _make(checkout: Path, folder: Path, commit: str) -> None:
-    # One that a killed process left half-made would be refused.
+    # One that a killed process left half-made would be refused; twice, for git locks it till then.
     _remove(checkout, folder)
-    _git(checkout, "worktree", "add", "--detach", "--quiet", str(folder), commit)
+    twice = ("--force", "--force")
+    _git(checkout, "worktree", "add", *twice, "--detach", "--quiet", str(folder), commit)
 
 
 def _remove(checkout: Path, folder: Path) -> None:

@@ -182,6 +182,19 @@ def test_worktrees_are_cleaned_away_when_nobody_is_in_them(tmp_path: Path) -> No
     assert "No stage had anything to do." not in distill(project, "--overrides", "seed=0")
 
 
+def test_what_a_killed_git_leaves_behind_is_in_nobodys_way(tmp_path: Path) -> None:
+    project = make_project(tmp_path / "project", stages=LIGHT)
+    folder = worktree_in(distill(project))
+    Path(git(folder, "rev-parse", "--git-path", "index.lock")).touch()
+    with (folder / "params.yaml").open("a") as file:
+        file.write("\n")
+    assert "The results are on the branch" in distill(project)
+    # As git has it while it makes one.
+    git(project, "worktree", "lock", str(folder))
+    folder.with_suffix(".json").unlink()
+    assert f"in {folder}" in distill(project)
+
+
 def test_a_branch_that_somebody_works_on_stays_theirs(tmp_path: Path) -> None:
     project = make_project(tmp_path / "project", stages=LIGHT)
     folder = worktree_in(distill(project))
