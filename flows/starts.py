@@ -25,8 +25,6 @@ COMMIT: Final = "distill.commit"
 """The label of a run that names its commit."""
 PLACE: Final = "distill.checkout"
 """The label that names the machine and the checkout where it was last started."""
-
-
 STARTS: Final = 5
 """How often a run may be started, until it ends as something else than crashed."""
 

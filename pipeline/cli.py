@@ -140,9 +140,9 @@ def train(
 
         info = train_on_cluster(settings, run, chosen, address, stop=_asked_to_stop)
     else:
-        from pipeline.train.run import train_run
+        from pipeline.search.student import train_student
 
-        info = train_run(settings, run, chosen, shards=SHARDS, models=MODELS)
+        info = train_student(settings, run, chosen, shards=SHARDS, models=MODELS)
     _show({"model": str(MODELS / run), **info.metrics}, as_json)
 
 

@@ -33,8 +33,8 @@ from prefect.client.schemas.sorting import ArtifactSort, FlowRunSort, LogSort, T
 from prefect.states import AwaitingRetry, Cancelling
 from projects import make_project
 
-SECONDS = 300
-"""After which something that is waited for is taken for hung, on a machine with much else to do."""
+SECONDS = 150
+"""After which something that is waited for is taken for hung."""
 PAGE = 200
 """The most that the server gives at once."""
 

@@ -61,7 +61,7 @@ def examine_cluster(compute: Compute, job: str, *, wait: bool) -> list[Check]:
             log.warning("%s", error)
     shards = _shards(compute)
     return [
-        _room(compute),
+        _room(compute, wait),
         shards.check,
         *_machines(f"{storage}/jobs/{job}", compute, shards.first),
     ]
@@ -79,25 +79,33 @@ def _shards(compute: Compute) -> _Shards:
     try:
         found = locate(SHARDS, None, str(compute.stream), compute.patience)
     except DistillError as error:
-        detail, _, advice = str(error).rpartition(": ")
-        return _Shards(Check(name="shards", ok=False, detail=detail, advice=advice), None)
+        return _Shards(_fault("shards", error), None)
     detail = f"{len(found.objects)} in the DVC remote {compute.stream}"
     first = found.objects[found.index.shards[0].name]
     return _Shards(Check(name="shards", ok=True, detail=detail), first)
 
 
-def _room(compute: Compute) -> Check:
+def _room(compute: Compute, waited: bool) -> Check:
+    """For how many workers there is room: too few are a fault where they were waited for."""
     share = share_of(compute, gpu=compute.gpu, loaders=compute.loaders or 0)
     room = room_for(share, ray_cluster.machines())
-    detail = f"room for {room} of the {compute.workers} workers that are wanted"
     advice = (
-        ""
-        if room >= compute.workers
-        else (
-            "what a run would have brought is not looked at: doctor --cluster --wait waits for it"
-        )
+        "add machines, or take fewer workers"
+        if waited
+        else "what a run would have brought is not looked at: doctor --cluster --wait waits for it"
     )
-    return Check(name="workers", ok=True, detail=detail, advice=advice)
+    return Check(
+        name="workers",
+        ok=not waited or room >= compute.least_workers,
+        detail=f"room for {room} of the {compute.workers} workers that are wanted",
+        advice="" if room >= compute.workers else advice,
+    )
+
+
+def _fault(name: str, error: DistillError) -> Check:
+    """A check that failed; the last part of an error says what to do."""
+    detail, _, advice = str(error).rpartition(": ")
+    return Check(name=name, ok=False, detail=detail, advice=advice)
 
 
 def _machines(uri: str, compute: Compute, shard: str | None) -> list[Check]:
@@ -196,8 +204,7 @@ def _read(shard: str | None) -> Iterator[Check]:
         with open_object(shard, patience=_READ_SECONDS) as source:
             size = len(source.read())
     except DistillError as error:
-        detail, _, advice = str(error).rpartition(": ")
-        yield Check(name="shards", ok=False, detail=detail, advice=advice)
+        yield _fault("shards", error)
         return
     rate = size / 1e6 / (time.perf_counter() - began)
     yield Check(name="shards", ok=True, detail=f"{rate:.0f} MB/s from the DVC remote's bucket")
@@ -217,8 +224,7 @@ def _s3(uri: str) -> Check:
         finally:
             client.delete_object(Bucket=bucket, Key=key)
     except (BotoCoreError, ClientError) as error:
-        detail, _, advice = str(s3.explained(error, uri)).rpartition(": ")
-        return Check(name="s3", ok=False, detail=detail, advice=advice)
+        return _fault("s3", s3.explained(error, uri))
     up, down = (_PROBE_BYTES / 1e6 / seconds for seconds in (put - began, got - put))
     detail = f"bucket {bucket} at {s3.endpoint()}: {down:.0f} MB/s from it, {up:.0f} MB/s to it"
     return Check(name="s3", ok=True, detail=detail)

@@ -8,7 +8,8 @@ models that it learns from or asks in ``teachers/<run>/``, each with its stored 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -60,12 +61,10 @@ def has(uri: str, last: str = ABOUT_FILE) -> bool:
     """
     bucket, prefix = s3.parse(uri)
     try:
-        s3.client().head_object(Bucket=bucket, Key=f"{prefix}/{last}")
-    except (BotoCoreError, ClientError) as error:
-        found = s3.explained(error, f"{uri}/{last}")
-        if isinstance(found, DataError):
-            return False
-        raise found from error
+        with _explained(f"{uri}/{last}"):
+            s3.client().head_object(Bucket=bucket, Key=f"{prefix}/{last}")
+    except DataError:
+        return False
     return True
 
 
@@ -79,12 +78,10 @@ def holder(storage: str, job: str) -> str | None:
     uri = f"{storage}/jobs/{job}/{_HOLDER}"
     bucket, key = s3.parse(uri)
     try:
-        content: bytes = s3.client().get_object(Bucket=bucket, Key=key)["Body"].read()
-    except (BotoCoreError, ClientError) as error:
-        found = s3.explained(error, uri)
-        if isinstance(found, DataError):
-            return None
-        raise found from error
+        with _explained(uri):
+            content: bytes = s3.client().get_object(Bucket=bucket, Key=key)["Body"].read()
+    except DataError:
+        return None
     return content.decode()
 
 
@@ -97,10 +94,8 @@ def set_holder(storage: str, job: str, submission: str) -> None:
     """
     uri = f"{storage}/jobs/{job}/{_HOLDER}"
     bucket, key = s3.parse(uri)
-    try:
+    with _explained(uri):
         s3.client().put_object(Bucket=bucket, Key=key, Body=submission.encode())
-    except (BotoCoreError, ClientError) as error:
-        raise s3.explained(error, uri) from error
 
 
 def put_files(folder: Path, uri: str, files: Sequence[str] = FILES) -> None:
@@ -112,13 +107,11 @@ def put_files(folder: Path, uri: str, files: Sequence[str] = FILES) -> None:
     """
     bucket, prefix = s3.parse(uri)
     client = s3.client()
-    try:
+    with _explained(uri):
         for name in files:
             client.put_object(
                 Bucket=bucket, Key=f"{prefix}/{name}", Body=(folder / name).read_bytes()
             )
-    except (BotoCoreError, ClientError) as error:
-        raise s3.explained(error, uri) from error
 
 
 def names_at(uri: str) -> list[str]:
@@ -129,7 +122,8 @@ def names_at(uri: str) -> list[str]:
         StorageError: S3 cannot be reached.
     """
     bucket, prefix = s3.parse(uri)
-    return [key.removeprefix(f"{prefix}/") for key in _keys(bucket, prefix, uri)]
+    with _explained(uri):
+        return [key.removeprefix(f"{prefix}/") for key in _keys(bucket, prefix)]
 
 
 def remove(storage: str, job: str) -> None:
@@ -142,20 +136,24 @@ def remove(storage: str, job: str) -> None:
     uri = f"{storage}/jobs/{job}"
     bucket, prefix = s3.parse(uri)
     client = s3.client()
-    try:
-        for key in _keys(bucket, prefix, uri):
+    with _explained(uri):
+        for key in _keys(bucket, prefix):
             client.delete_object(Bucket=bucket, Key=key)
-    except (BotoCoreError, ClientError) as error:
-        raise s3.explained(error, uri) from error
 
 
-def _keys(bucket: str, prefix: str, uri: str) -> list[str]:
+def _keys(bucket: str, prefix: str) -> list[str]:
     pages = s3.client().get_paginator("list_objects_v2")
+    return [
+        found["Key"]
+        for page in pages.paginate(Bucket=bucket, Prefix=f"{prefix}/")
+        for found in page.get("Contents", [])
+    ]
+
+
+@contextmanager
+def _explained(uri: str) -> Iterator[None]:
+    """Lets an error of S3 say what was asked of it, and what to do."""
     try:
-        return [
-            found["Key"]
-            for page in pages.paginate(Bucket=bucket, Prefix=f"{prefix}/")
-            for found in page.get("Contents", [])
-        ]
+        yield
     except (BotoCoreError, ClientError) as error:
         raise s3.explained(error, uri) from error

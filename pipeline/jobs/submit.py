@@ -35,7 +35,7 @@ from pipeline.machine import Check
 from pipeline.models.folder import WEIGHTS_FILE, ModelInfo, read_info
 from pipeline.params import Params
 from pipeline.runs import find
-from pipeline.train.run import MODELS, SHARDS
+from pipeline.train.run import MODELS, SHARDS, check_teachers
 from pipeline.train.targets import targets_name
 
 log = logging.getLogger(__name__)
@@ -67,9 +67,8 @@ def train_on_cluster(
     """
     storage = storage_of(compute)
     run = find(params, name)
+    check_teachers(run, MODELS)
     for teacher in run.teachers:
-        if not (MODELS / teacher / WEIGHTS_FILE).exists():
-            raise DataError(f"{name} learns from {teacher}, which is not trained: train it first")
         if run.targets == "stored" and not (TARGETS / teacher / INDEX_FILE).exists():
             raise DataError(
                 f"{TARGETS / teacher} holds no stored targets of {teacher}: make them by "

@@ -117,11 +117,8 @@ def importance(search: Search, trials: Sequence[Tried]) -> tuple[Bar, ...]:
         return ()
     only_accuracy = search.model_copy(update={"objectives": ("accuracy",)})
     study = studied(only_accuracy, search.space, trials)
-    try:
-        evaluator = optuna.importance.PedAnovaImportanceEvaluator()
-        found = optuna.importance.get_param_importances(study, evaluator=evaluator)
-    except (ValueError, RuntimeError):
-        return ()
+    evaluator = optuna.importance.PedAnovaImportanceEvaluator()
+    found = optuna.importance.get_param_importances(study, evaluator=evaluator)
     total = sum(found.values())
     if not math.isfinite(total) or total <= 0:
         return ()

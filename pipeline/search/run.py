@@ -63,10 +63,10 @@ def _write(
     params: Params, best: Best, trials: Sequence[Tried], zoo: Path | None, folder: Path
 ) -> Best:
     with whole_folder(folder / ZOO) as part:
-        names = sorted(one.name for one in zoo.iterdir()) if zoo else []
-        for name in names:
-            shutil.copytree(zoo / name, part / name)  # type: ignore[operator]
-    write_table(folder / TRIALS_FILE, trials, names)
+        models = sorted(zoo.iterdir()) if zoo else []
+        for model in models:
+            shutil.copytree(model, part / model.name)
+    write_table(folder / TRIALS_FILE, trials, [model.name for model in models])
     write_whole(folder / PAGE_FILE, page_of(params.search, best, trials))
     write_best(folder / BEST_FILE, best)
     return best

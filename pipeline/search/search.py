@@ -27,9 +27,9 @@ from pipeline.search.tuning import ROW, Tuning, trials_at_once
 from pipeline.search.zoo import Zoo
 from pipeline.train.fingerprint import code_version
 from pipeline.train.job import Job
-from pipeline.train.run import MODELS, PARTS, SHARDS, streaming_of, with_absolute_weights
+from pipeline.train.run import MODELS, SHARDS, streaming_of, with_absolute_weights
 from pipeline.train.storage import remove_job
-from pipeline.train.targets import make_targets
+from pipeline.train.targets import PARTS, make_targets
 
 log = logging.getLogger(__name__)
 

@@ -59,8 +59,8 @@ def space_of(params: Params) -> Space:
     """The space of params.yaml.
 
     Raises:
-        UsageError: a value would be refused in params.yaml, a teacher is no run or is a student, or
-            targets are not stored; a line each.
+        UsageError: a value would be refused in params.yaml, or a teacher is no run or is a student;
+            a line each.
     """
     plain = params.search.model_copy(update={"settings": {}})
     params = params.model_copy(update={"search": plain})

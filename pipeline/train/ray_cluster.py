@@ -16,7 +16,7 @@ from pipeline.errors import ClusterError, UsageError
 WATCHER = "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER"
 """Ray's variable that says whether workers are told of machines about to go."""
 _ADVICE: Final = (
-    "put the cluster's own into ~/.ray/auth_token (mode 0600) or RAY_AUTH_ADVICE, with "
+    "put the cluster's own into ~/.ray/auth_token (mode 0600) or RAY_AUTH_TOKEN, with "
     "RAY_AUTH_MODE=token; docs/cluster.md says where each kind of cluster keeps it"
 )
 

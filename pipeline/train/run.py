@@ -12,7 +12,7 @@ from pipeline.data.shards import read_index
 from pipeline.data.streamed import Streaming
 from pipeline.distill.target_index import TARGETS, origin_of, read_target_index
 from pipeline.errors import DataError
-from pipeline.files import folder_there, remove_folder, whole_folder, write_whole
+from pipeline.files import remove_folder, whole_folder, write_whole
 from pipeline.models.folder import NORMALISATION, WEIGHTS_FILE, InputSize, ModelInfo, save_model
 from pipeline.params import Params, Timm
 from pipeline.runs import Run, find
@@ -25,8 +25,6 @@ log = logging.getLogger(__name__)
 
 HISTORY_FILE = "history.csv"
 MODELS = Path("models")
-PARTS = Path(".checkpoints")
-"""Where finished parts wait for the others, if checkpoints are not kept in a folder."""
 SHARDS = Path("data/shards")
 
 
@@ -61,19 +59,10 @@ def train_run(
         TrainingError: training cannot go on.
     """
     run = find(params, name)
-    for teacher in run.teachers:
-        if not (models / teacher / WEIGHTS_FILE).exists():
-            raise DataError(f"{name} learns from {teacher}, which is not trained: train it first")
+    check_teachers(run, models)
     streaming = streaming_of(params.data.rev, compute, shards) if compute.stream else None
     index = streaming.revision.index if streaming else read_index(shards)
-    job_name = f"{name}-{run_fingerprint(run, index.version, models)}"
-    stored = run.teachers if run.targets == "stored" else {}
-    views = PARTS / f"{job_name}-views"
-    if stored and run.view != params.view:
-        # A search found other views for students: their teachers are asked about them.
-        targets = views
-        _ask_about_views(params, run, compute, shards, models, views)
-    for teacher in stored:
+    for teacher in run.teachers if run.targets == "stored" else ():
         # Every worker looks again, but Ray takes seconds to start one.
         weights = models / teacher / WEIGHTS_FILE
         wanted = origin_of(teacher, weights, index.version, run.view, run.seed)
@@ -88,6 +77,7 @@ def train_run(
         threads=compute.worker_threads,
         streaming=streaming,
     )
+    job_name = f"{name}-{run_fingerprint(run, index.version, models)}"
     log.info("%s: %s", name, _plan(run, index.images("train")))
     # Either way takes seconds to import, and only one of them is needed.
     if compute.workers == 0:
@@ -103,7 +93,6 @@ def train_run(
     written = write_model(models / name, info, trained)
     if deliver is not None:
         deliver(written)
-    remove_folder(views)
     if compute.workers == 0:
         remove_folder(folder)
     else:
@@ -117,17 +106,17 @@ def train_run(
     return written
 
 
-def _ask_about_views(
-    params: Params, run: Run, compute: Compute, shards: Path, models: Path, views: Path
-) -> None:
-    """Makes stored targets of the views that a run is shown."""
-    # It imports this module.
-    from pipeline.train.targets import make_targets  # noqa: PLC0415
+def check_teachers(run: Run, models: Path) -> None:
+    """Makes sure that the models which a run learns from are there.
 
+    Raises:
+        DataError: one is not.
+    """
     for teacher in run.teachers:
-        if not folder_there(views / teacher):
-            changed = params.model_copy(update={"view": run.view})
-            make_targets(changed, teacher, compute, shards=shards, models=models, targets=views)
+        if not (models / teacher / WEIGHTS_FILE).exists():
+            raise DataError(
+                f"{run.name} learns from {teacher}, which is not trained: train it first"
+            )
 
 
 def with_absolute_weights(run: Run) -> Run:

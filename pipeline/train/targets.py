@@ -27,9 +27,12 @@ from pipeline.progress import Progress
 from pipeline.runs import find
 from pipeline.train.fingerprint import code_version
 from pipeline.train.job import Job
-from pipeline.train.run import MODELS, PARTS, SHARDS, streaming_of
+from pipeline.train.run import MODELS, SHARDS, streaming_of
 
 log = logging.getLogger(__name__)
+
+PARTS = Path(".checkpoints")
+"""Where finished files wait for the others, if checkpoints are not kept in a folder."""
 
 
 def make_targets(

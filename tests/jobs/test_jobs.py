@@ -110,6 +110,7 @@ def test_without_the_token_nothing_is_submitted(
     assert done.returncode == 2, done.stderr
     *_, last = done.stderr.strip().splitlines()
     assert "refuses the token: put the cluster's own into ~/.ray/auth_token" in last
+    assert "or RAY_AUTH_TOKEN, with RAY_AUTH_MODE=token" in last
     assert "Traceback" not in done.stderr
 
 
@@ -133,6 +134,7 @@ def test_without_the_token_no_training_joins_the_cluster(
     assert f"cluster at {head.node}" in last or f"answers at {head.node}" in last
     assert "refuses the token" in last
     assert "put the cluster's own into ~/.ray/auth_token" in last
+    assert "or RAY_AUTH_TOKEN, with RAY_AUTH_MODE=token" in last
     assert "Traceback" not in done.stderr
 
 

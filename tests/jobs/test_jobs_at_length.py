@@ -398,12 +398,16 @@ def test_the_doctor_finds_what_a_run_would_lack(
     with Head(environment=settings_of_machines(s3.credentials), gpus=1) as other:
         monkeypatch.setenv("RAY_ADDRESS", other.address)
         monkeypatch.setenv("RAY_AUTH_TOKEN", other.token)
-        lacking = {**settings, "cache": "/proc/shards", "workers": 3}
+        lacking = {**settings, "cache": "/proc/shards", "workers": 3, "wait": 1}
         done = run(checkout, "doctor", "--cluster", "--json", **lacking)
+        waited = run(checkout, "doctor", "--cluster", "--wait", "--json", **lacking)
     assert done.returncode == 1, done.stderr
     found = {check["name"]: check for check in json.loads(done.stdout)["checks"]}
     assert found["workers"]["detail"] == "room for 2 of the 3 workers that are wanted"
+    assert found["workers"]["ok"]
     assert "doctor --cluster --wait" in found["workers"]["advice"]
+    workers = next(one for one in json.loads(waited.stdout)["checks"] if one["name"] == "workers")
+    assert not workers["ok"]
     of_machines = {name.split()[1]: check for name, check in found.items() if " " in name}
     assert of_machines["gpus"]["detail"] == "Ray counts 1 here, PyTorch sees 0"
     assert not of_machines["cache"]["ok"]

@@ -125,6 +125,7 @@ def test_the_page_draws_every_trial(tmp_path: Path) -> None:
     assert "12 trials saw 864 images" in shown
     assert "trial 4, 85.00 %" in shown
     assert "Importance of each setting" in shown
+    assert "too few trials" not in shown
     assert "nan" not in shown.lower().replace("importance", "")
     numbers = re.findall(r'points="([^"]+)"', shown)
     assert all(0 <= float(x) <= 960 for line in numbers for x in re.findall(r"[\d.]+", line))

@@ -19,6 +19,7 @@ from pipeline.runs import all_runs, find
 from pipeline.search.best import with_best
 from pipeline.search.settings import Value
 from pipeline.search.space import space_of
+from pipeline.search.student import train_student
 from pipeline.train.run import train_run
 from pipeline.train.targets import make_targets
 
@@ -130,7 +131,7 @@ def test_a_student_with_other_views_asks_its_teacher_about_them(
     taken = with_best(
         used(folder, settings={"augmentation": 0.5, "training.lr": 0.02}), "student-cnn"
     )
-    train_run(taken, "student-cnn", compute, shards=shards, models=models)
+    train_student(taken, "student-cnn", compute, shards=shards, models=models)
     found, _ = load_model(folder / "models/student-cnn")
     assert not [*folder.glob(".checkpoints/*")], "nothing is left of it"
 
