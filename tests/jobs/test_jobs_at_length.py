@@ -6,7 +6,6 @@ import json
 import os
 import pty
 import re
-import shlex
 import shutil
 import signal
 import subprocess
@@ -19,135 +18,23 @@ import pytest
 import timm
 from bucket import RUN, params, without_data
 from clustered import (
-    ASSISTANT,
     STUDENT,
     TEACHER,
     jobs,
     left,
-    settings_of_machines,
-    trained_here,
     weights,
 )
-from commands import ROOT, environment, run, start, wait_until
+from commands import environment, run, start, wait_until
 from head import Head
 from projects import git
 from safetensors.torch import save_file
 
 from cluster.seaweedfs import Server
 from pipeline.data.shards import read_index
-from pipeline.jobs import exchange
 from pipeline.jobs.weights import job_name
 from pipeline.models.folder import read_info
 
 pytestmark = pytest.mark.long
-
-
-def test_the_readmes_way_by_hand_takes_what_dvc_lock_names(
-    head: Head,
-    project: Path,
-    checkout: Path,
-    settings: dict[str, Any],
-    s3: Server,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    folder = without_data(project, tmp_path / "by-hand")
-    shutil.copytree(ROOT / "pipeline", folder / "pipeline", symlinks=True)
-    for name in (".gitignore", ".rayignore"):
-        shutil.copy(ROOT / name, folder / name)
-    page = (ROOT / "README.md").read_text()
-    found = re.search(r"`RAY_AUTH_MODE=token (ray job submit .*) RUN`", page)
-    assert found
-    program, *arguments = shlex.split(f"{found[1]} {ASSISTANT}")
-    command = [str(Path(sys.executable).with_name(program)), *arguments]
-    with head.keys(s3.credentials):
-        submitted = subprocess.run(
-            [head.address if word == "http://HOST:8265" else word for word in command],
-            cwd=folder,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=180,
-        )
-    assert submitted.returncode == 0, submitted.stdout + submitted.stderr
-    assert "the model lies at s3://" in submitted.stdout
-    assert any("/model/model.json" in key for key in left(s3))
-    shutil.copytree(project / "models" / TEACHER, checkout / "models" / TEACHER)
-    count = len(jobs(head))
-    taken = run(checkout, "train", ASSISTANT, **settings)
-    assert taken.returncode == 0, taken.stderr
-    assert len(jobs(head)) == count, "it was trained already"
-    assert left(s3) == []
-    expected = trained_here(project, tmp_path / "here", ASSISTANT, monkeypatch)
-    assert weights(checkout, ASSISTANT) == expected
-
-
-_STANDS_IN = """
-import sys, time
-from pathlib import Path
-from pipeline.jobs import cluster, exchange, where
-
-storage, name, go = sys.argv[1:]
-job = where.submission_id()
-cluster.join({})
-kept = cluster.hold(name, job)
-exchange.set_holder(storage, name, job)
-print("at work", flush=True)
-deadline = time.monotonic() + 300
-while not Path(go).exists() and time.monotonic() < deadline:
-    time.sleep(0.1)
-"""
-
-
-def test_a_job_by_hand_is_attached_to_and_not_doubled(
-    head: Head,
-    project: Path,
-    checkout: Path,
-    settings: dict[str, Any],
-    s3: Server,
-    tmp_path: Path,
-) -> None:
-    chosen = params(seed=11)
-    made = job_name(chosen, RUN, read_index(project / "data/shards").version, project / "models")
-    folder = without_data(project, tmp_path / "by-hand")
-    shutil.copytree(ROOT / "pipeline", folder / "pipeline", symlinks=True)
-    for name in (".gitignore", ".rayignore"):
-        shutil.copy(ROOT / name, folder / name)
-    for place in (folder, checkout):
-        (place / "params.yaml").write_text(chosen.model_dump_json())
-    # It stands for a training that goes on for as long as is needed.
-    (folder / "stands_in.py").write_text(_STANDS_IN)
-    ray = str(Path(sys.executable).with_name("ray"))
-    submit = [ray, "job", "submit", "--address", head.address, "--working-dir", "."]
-    storage, go = settings["storage"], tmp_path / "go"
-    first = [*submit, "--submission-id", "by-hand", "--", "python", "stands_in.py"]
-    with head.keys(s3.credentials), (tmp_path / "out.txt").open("wb") as out:
-        by_hand = subprocess.Popen([*first, storage, made, str(go)], cwd=folder, stdout=out)
-        try:
-            wait_until(lambda: "at work" in (tmp_path / "out.txt").read_text(), by_hand)
-            doubled = subprocess.run(
-                [*submit, "--", "python", "-m", "pipeline", "train", RUN],
-                cwd=folder,
-                capture_output=True,
-                text=True,
-                check=False,
-                timeout=180,
-            )
-            assert doubled.returncode != 0
-            assert "the job by-hand makes this already" in doubled.stdout
-            process, said = start(checkout, "train", RUN, **settings), checkout / "out.txt"
-            try:
-                wait_until(lambda: "job by-hand runs already" in said.read_text(), process)
-                go.touch()
-                assert process.wait(timeout=120) == 1
-            finally:
-                process.kill()
-                process.wait()
-            assert "the job by-hand ended well, but" in said.read_text(), "it made nothing"
-        finally:
-            go.touch()
-            by_hand.wait(timeout=120)
-            exchange.remove(storage, made)
 
 
 def test_who_interrupts_without_a_terminal_leaves_the_job(
@@ -371,43 +258,3 @@ def test_a_failed_jobs_own_error_and_exit_code_arrive_and_it_can_be_tried_again(
         found = [one for one in jobs(head) if one["submission_id"] in last]
         assert [one["status"] for one in found] == ["FAILED"] * len(found)
         assert last.endswith(f"{attempt} at {head.address})")
-
-
-def test_the_doctor_looks_at_every_machine(
-    checkout: Path, settings: dict[str, Any], s3: Server
-) -> None:
-    shutil.copy(ROOT / "requirements.lock", checkout / "requirements.lock")
-    done = run(checkout, "doctor", "--cluster", "--wait", "--json", **settings)
-    found = {check["name"]: check for check in json.loads(done.stdout)["checks"]}
-    assert found["workers"]["detail"] == "room for 2 of the 1 workers that are wanted"
-    assert found["shards"]["ok"], found["shards"]
-    of_machines = {name.split()[1]: check for name, check in found.items() if " " in name}
-    assert {"ray", "packages", "disk", "shared", "gpu", "s3", "cache", "shards"} <= {*of_machines}
-    assert "gpus" not in of_machines
-    assert of_machines["s3"]["ok"]
-    assert "MB/s from it" in of_machines["s3"]["detail"]
-    assert "MB/s from the DVC remote's bucket" in of_machines["shards"]["detail"]
-    assert done.returncode == (0 if all(check["ok"] for check in found.values()) else 1)
-    assert left(s3) == []
-
-
-def test_the_doctor_finds_what_a_run_would_lack(
-    checkout: Path, settings: dict[str, Any], s3: Server, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A GPU that Ray counts and nobody sees, and a folder that cannot be made."""
-    with Head(environment=settings_of_machines(s3.credentials), gpus=1) as other:
-        monkeypatch.setenv("RAY_ADDRESS", other.address)
-        monkeypatch.setenv("RAY_AUTH_TOKEN", other.token)
-        lacking = {**settings, "cache": "/proc/shards", "workers": 3, "wait": 1}
-        done = run(checkout, "doctor", "--cluster", "--json", **lacking)
-        waited = run(checkout, "doctor", "--cluster", "--wait", "--json", **lacking)
-    assert done.returncode == 1, done.stderr
-    found = {check["name"]: check for check in json.loads(done.stdout)["checks"]}
-    assert found["workers"]["detail"] == "room for 2 of the 3 workers that are wanted"
-    assert found["workers"]["ok"]
-    assert "doctor --cluster --wait" in found["workers"]["advice"]
-    workers = next(one for one in json.loads(waited.stdout)["checks"] if one["name"] == "workers")
-    assert not workers["ok"]
-    of_machines = {name.split()[1]: check for name, check in found.items() if " " in name}
-    assert of_machines["gpus"]["detail"] == "Ray counts 1 here, PyTorch sees 0"
-    assert not of_machines["cache"]["ok"]
