@@ -51,7 +51,9 @@ def clone(versions: Path, s3_environment: Credentials, tmp_path: Path) -> Path:
 
 def upload(model: Path, bucket: str, prefix: str, files: tuple[str, ...] = FILES) -> None:
     for name in files:
-        boto3.client("s3").upload_file(str(model / name), bucket, f"{prefix}/{name}")
+        boto3.session.Session().client("s3").upload_file(
+            str(model / name), bucket, f"{prefix}/{name}"
+        )
 
 
 def test_a_model_in_a_bucket_answers_as_the_folder_does(uri: str, tmp_path: Path) -> None:
@@ -93,7 +95,7 @@ def test_a_model_of_two_trainings_or_half_a_one_is_never_kept(
     with pytest.raises(DataError, match=r"no whole model, push it again.*not the file that"):
         model_from_bucket(uri, cache, PATIENCE)
     half = (tmp_path / "newer" / "model.safetensors").read_bytes()[:500]
-    client = boto3.client("s3")
+    client = boto3.session.Session().client("s3")
     client.put_object(Bucket=s3_environment.bucket, Key=f"{prefix}/{FILES[1]}", Body=half)
     with pytest.raises(DataError, match=r"no whole model.*cannot be loaded"):
         model_from_bucket(uri, cache, PATIENCE)
@@ -211,7 +213,7 @@ def test_a_model_that_was_changed_in_the_remote_is_refused(
     clone: Path, s3_environment: Credentials, tmp_path: Path
 ) -> None:
     # A remote of its own: others would meet the damage.
-    client, bucket, prefix = boto3.client("s3"), s3_environment.bucket, "damaged"
+    client, bucket, prefix = boto3.session.Session().client("s3"), s3_environment.bucket, "damaged"
     env = environment(s3_environment)
     call(clone, env, "dvc", "pull", "-q", f"models/{RUN}")
     call(clone, env, *("dvc", "remote", "add", "-q", "--local", "-d", "own"),

@@ -104,8 +104,10 @@ def test_a_version_aware_remote_keeps_versions_under_plain_names(
         call(clone, env, "dvc", "push", "-q", "--remote", "plain", model)
         assert "version_id" in (clone / "dvc.lock").read_text()
         call(clone, env, "git", "commit", "-qam", f"push {version}")
-    listed = boto3.client("s3").list_object_versions(
-        Bucket=bucket, Prefix=f"{prefix}/{model}/model.json"
+    listed = (
+        boto3.session.Session()
+        .client("s3")
+        .list_object_versions(Bucket=bucket, Prefix=f"{prefix}/{model}/model.json")
     )
     assert len(listed["Versions"]) == 2
     other = clone.with_name("other")

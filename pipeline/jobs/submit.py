@@ -184,8 +184,8 @@ def _to_its_end(
 
 def _nothing_at(uri: str, job: str) -> ClusterError:
     return ClusterError(
-        f"the job {job} ended well, but {uri} does not hold what it was to make: it was submitted "
-        "with another DISTILL_STORAGE; run the same command again"
+        f"the job {job} ended well, but {uri} does not hold what it was to make: another checkout "
+        "took it, or it was submitted with another DISTILL_STORAGE; run the same command again"
     )
 
 

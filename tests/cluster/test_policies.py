@@ -60,7 +60,7 @@ def as_role(server: Server, role: str) -> Credentials:
 def allowed(server: Server, role: str) -> set[str]:
     """What a role may do, as ``verb place``."""
     known = as_role(server, role)
-    client = boto3.client(
+    client = boto3.session.Session().client(
         "s3",
         endpoint_url=known.endpoint,
         aws_access_key_id=known.access_key,

@@ -131,13 +131,13 @@ def listeners(port: int) -> set[str]:
 
 def test_wrong_keys_and_unknown_buckets_are_refused(s3_environment: Credentials) -> None:
     known = s3_environment
-    wrong = boto3.client(
+    wrong = boto3.session.Session().client(
         "s3", aws_secret_access_key=known.access_key, aws_access_key_id=known.access_key
     )
     with pytest.raises(ClientError, match="SignatureDoesNotMatch"):
         wrong.put_object(Bucket=known.bucket, Key="x", Body=b"")
     with pytest.raises(ClientError, match="NoSuchBucket"):
-        boto3.client("s3").put_object(Bucket="made-by-a-typo", Key="x", Body=b"")
+        boto3.session.Session().client("s3").put_object(Bucket="made-by-a-typo", Key="x", Body=b"")
 
 
 def test_two_starts_at_once_make_one_server(tmp_path: Path) -> None:
