@@ -28,15 +28,25 @@ def run(command: list[str]) -> int:
 
         address = ray_cluster.start(show_workers=False)
     chosen = {"RAY_ADDRESS": address} if address else {}
-    process = subprocess.Popen(command, env={**os.environ, **chosen})
+    process: subprocess.Popen[bytes] | None = None
+    early: list[int] = []
 
     def pass_on(number: int, frame: FrameType | None) -> None:
-        process.send_signal(number)
+        if process is None:
+            early.append(number)
+        else:
+            process.send_signal(number)
 
-    # A terminal sends its interrupt to the command too, which may ask what is meant; Ray stays up
-    # until the command has ended.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    def leave(number: int, frame: FrameType | None) -> None:
+        """A terminal interrupts the command too, which may ask what is meant; Ray stays up."""
+
+    # Before the command runs, so that no signal finds them missing. They are functions: what is
+    # ignored here, the command would ignore too.
+    signal.signal(signal.SIGINT, leave)
     signal.signal(signal.SIGTERM, pass_on)
+    process = subprocess.Popen(command, env={**os.environ, **chosen})
+    for number in early:
+        process.send_signal(number)
     return process.wait()
 
 

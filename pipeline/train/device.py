@@ -33,7 +33,11 @@ class Worker:
         if self.world_size == 1:
             return model
         return DistributedDataParallel(
-            model, device_ids=[self.device] if self.device.type == "cuda" else None
+            model,
+            device_ids=[self.device] if self.device.type == "cuda" else None,
+            # A batch norm's statistics are no part of a step, and those of the first are taken.
+            broadcast_buffers=False,
+            gradient_as_bucket_view=True,
         )
 
     def of_the_first(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -27,6 +27,7 @@ from pipeline.train.failures import Outage, error_of_job, is_of_storage, own_err
 from pipeline.train.history import EpochRow, Trained
 from pipeline.train.job import Job
 from pipeline.train.placement import place
+from pipeline.train.ray_snapshot import mend_snapshot
 from pipeline.train.storage import for_ray
 
 log = logging.getLogger(__name__)
@@ -137,6 +138,7 @@ def _fit_patiently(job: Job, name: str, compute: Compute, scaling: ScalingConfig
 
 
 def _fit(job: Job, name: str, compute: Compute, scaling: ScalingConfig) -> Checkpoint:
+    mend_snapshot(compute.absolute_storage, name)
     trainer = TorchTrainer(
         _work,
         train_loop_config={"job": job.model_dump_json()},

@@ -8,6 +8,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from commands import descendants, run, start, wait_until, write_project
 
@@ -64,17 +65,30 @@ def test_a_killed_worker_is_replaced_and_the_job_ends_the_same(
     assert weights(project) == expected
 
 
-def test_a_killed_driver_goes_on_when_run_again(tmp_path: Path, expected: bytes) -> None:
+@pytest.mark.parametrize("half_written", [False, True])
+def test_a_killed_driver_goes_on_when_run_again(
+    tmp_path: Path, expected: bytes, half_written: bool
+) -> None:
     project = write_project(tmp_path / "project", **SETTINGS)
     process = start(project, *COMMAND, workers=1, checkpoint_steps=2)
     try:
         wait_until(lambda: has_checkpoint(project), process)
+        started = descendants(process.pid).items()
+        controller = [psutil.Process(pid) for pid, name in started if "TrainController" in name]
+        assert controller
     finally:
         process.kill()
         process.wait()
     assert not (project / "models").exists()
+    _, left = psutil.wait_procs(controller, timeout=60)
+    assert not left, "it ends with its driver"
+    if half_written:
+        # What the kill does where it meets Ray writing its list of checkpoints.
+        (listed,) = (project / ".checkpoints").glob("*/checkpoint_manager_snapshot.json")
+        listed.write_bytes(listed.read_bytes()[:20])
     again = run(project, *COMMAND, workers=1, checkpoint_steps=2)
     assert again.returncode == 0, again.stderr
+    assert ("is damaged" in again.stdout + again.stderr) == half_written
     assert "goes on from epoch" in again.stdout + again.stderr
     assert weights(project) == expected
     assert list((project / ".checkpoints").glob("student-*")) == [], "they are needed no more"
