@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from signal import SIGKILL
 from typing import Any
 
 import pytest
@@ -116,6 +118,36 @@ def test_a_machine_that_leaves_does_not_end_a_job_that_may_have_fewer_workers(
     workers = re.findall(r"worker 1 of (\d)", said(project))
     assert workers[0] == "3"
     assert workers[-1] in {"1", "2"}
+    assert "goes on from epoch" in said(project)
+
+
+def test_a_machine_that_joins_is_used_at_a_restart(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Ray counts machines every 20 seconds, and a restart goes by its last count."""
+    training = {**SETTINGS["training"], "epochs": 300}
+    project = write_project(tmp_path / "project", **{**SETTINGS, "training": training})
+
+    def sizes() -> list[str]:
+        return re.findall(r"worker 1 of (\d)", said(project))
+
+    with machines(2, monkeypatch, num_cpus=1) as cluster:
+        process = start(project, *COMMAND, workers=3, min_workers=1, failures=30)
+        try:
+            wait_until(lambda: has_checkpoint(project), process)
+            cluster.add_node(num_cpus=1)
+            cluster.wait_for_nodes()
+            assert sizes() == ["2"], "a run that goes on is left alone"
+            while (known := sizes())[-1] == "2":
+                (raylet,) = machine_of_a_worker(cluster).all_processes["raylet"]
+                found = descendants(raylet.process.pid).items()
+                os.kill(next(pid for pid, name in found if "RayTrainWorker" in name), SIGKILL)
+                wait_until(lambda known=known: len(sizes()) > len(known), process)  # type: ignore[misc]
+            assert process.wait(timeout=240) == 0, said(project)
+        finally:
+            process.kill()
+            process.wait()
+    assert sizes()[-1] == "3"
     assert "goes on from epoch" in said(project)
 
 
