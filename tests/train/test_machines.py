@@ -7,6 +7,7 @@ import re
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from signal import SIGKILL
 from typing import Any
@@ -131,6 +132,9 @@ def test_a_machine_that_joins_is_used_at_a_restart(
     def sizes() -> list[str]:
         return re.findall(r"worker 1 of (\d)", said(project))
 
+    def started(times: int) -> bool:
+        return len(sizes()) >= times
+
     with machines(2, monkeypatch, num_cpus=1) as cluster:
         process = start(project, *COMMAND, workers=3, min_workers=1, failures=30)
         try:
@@ -138,11 +142,12 @@ def test_a_machine_that_joins_is_used_at_a_restart(
             cluster.add_node(num_cpus=1)
             cluster.wait_for_nodes()
             assert sizes() == ["2"], "a run that goes on is left alone"
-            while (known := sizes())[-1] == "2":
+            while sizes()[-1] == "2":
+                again = len(sizes()) + 1
                 (raylet,) = machine_of_a_worker(cluster).all_processes["raylet"]
                 found = descendants(raylet.process.pid).items()
                 os.kill(next(pid for pid, name in found if "RayTrainWorker" in name), SIGKILL)
-                wait_until(lambda known=known: len(sizes()) > len(known), process)  # type: ignore[misc]
+                wait_until(partial(started, again), process)
             assert process.wait(timeout=240) == 0, said(project)
         finally:
             process.kill()

@@ -88,7 +88,8 @@ def test_a_killed_driver_goes_on_when_run_again(
         listed.write_bytes(listed.read_bytes()[:20])
     again = run(project, *COMMAND, workers=1, checkpoint_steps=2)
     assert again.returncode == 0, again.stderr
-    assert ("is damaged" in again.stdout + again.stderr) == half_written
+    # The kill itself may have half-written it too.
+    assert "is damaged" in again.stdout + again.stderr or not half_written
     assert "goes on from epoch" in again.stdout + again.stderr
     assert weights(project) == expected
     assert list((project / ".checkpoints").glob("student-*")) == [], "they are needed no more"
