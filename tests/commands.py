@@ -76,6 +76,24 @@ def wait_until(condition: Callable[[], bool], process: subprocess.Popen[bytes]) 
         time.sleep(0.02)
 
 
+def kill_training(process: subprocess.Popen[bytes]) -> None:
+    """Kills a command that trains by Ray, and waits until what wrote its checkpoints has ended.
+
+    Raises:
+        AssertionError: something of it still runs after a minute.
+    """
+    names = ("TrainController", "RayTrainWorker")
+    writing = [
+        psutil.Process(pid)
+        for pid, command in descendants(process.pid).items()
+        if any(name in command for name in names)
+    ]
+    process.kill()
+    process.wait()
+    _, left = psutil.wait_procs(writing, timeout=60)
+    assert not left, "they end with their driver"
+
+
 def descendants(pid: int) -> dict[int, str]:
     """The processes that a process started, and theirs: number and command line."""
     found: dict[int, str] = {}

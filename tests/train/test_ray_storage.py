@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 from bucket import REMOTE, RUN, params, train, without_data
-from commands import run, start, wait_until
+from commands import kill_training, run, start, wait_until
 
 from cluster.seaweedfs import Credentials, Server
 from pipeline.models.folder import WEIGHTS_FILE
@@ -70,10 +70,11 @@ def test_a_job_that_is_killed_goes_on_elsewhere_from_its_checkpoint_in_s3(
     try:
         wait_until(several, process)
     finally:
-        process.kill()
-        process.wait()
+        kill_training(process)
     folders = {found[0] for key in keys(s3) if (found := re.search(r"checkpoint_2[^/]+", key))}
-    assert 1 <= len(folders) <= 4, "old ones are removed, but for those under way"
+    assert folders
+    # Two are kept, and one may have been about to be removed; those not listed yet do not count.
+    assert len(folders & seen) <= 3, "old ones are removed"
 
     again = run(machines[1], "train", RUN, **settings, cache=tmp_path / "cache-other")
     assert again.returncode == 0, again.stderr
