@@ -93,6 +93,7 @@ ROWS = (
     ("Ray Train job over direct loop, seconds", "training", "ratio", "at most 1.05"),
     ("start-up of a Ray Train job, seconds", "training", "startup_seconds", ""),
     ("two workers over twice one, images/s, teacher", "scaling", "ratio", "at least 0.85"),
+    ("two workers, a whole batch each, over twice one", "scaling", "weak", "at least 0.85"),
     ("two trainings apart over twice one, the same", "scaling", "ceiling", ""),
     ("two workers over two trainings apart, the same", "scaling", "exchange", ""),
     ("a job on a running cluster beside its epochs, seconds", "startup", "seconds", ""),

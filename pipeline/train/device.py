@@ -36,7 +36,7 @@ class Worker:
             model,
             device_ids=[self.device] if self.device.type == "cuda" else None,
             # A batch norm's statistics are no part of a step, and those of the first are taken.
-            broadcast_buffers=False,
+            forward_sync_buffers=False,
             gradient_as_bucket_view=True,
         )
 
