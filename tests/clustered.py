@@ -85,7 +85,9 @@ def jobs(head: Head) -> list[dict[str, Any]]:
     return [job for job in found if job["submission_id"]]
 
 
-def left(s3: Server) -> list[str]:
-    """The keys of what jobs keep in the bucket now, but for the empty marker of their folder."""
-    listed = s3.client().list_objects_v2(Bucket=s3.credentials.bucket, Prefix=f"{PREFIX}-kept")
+def left(s3: Server, run: str) -> list[str]:
+    """The keys of what a run's jobs keep in the bucket, but for the empty marker of a folder."""
+    listed = s3.client().list_objects_v2(
+        Bucket=s3.credentials.bucket, Prefix=f"{PREFIX}-kept/jobs/{run}-"
+    )
     return [found["Key"] for found in listed.get("Contents", []) if found["Size"]]

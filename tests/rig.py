@@ -210,7 +210,10 @@ class Rig:
                 self.end(number)
         self._forward.stop()
         for host in self._hosts:
-            subprocess.run(["ip", "netns", "delete", host], capture_output=True, check=False)
+            # A namespace takes its end of the link along only once its last process is gone.
+            for made in (("link", f"{host}v"), ("netns", host)):
+                command = ["ip", made[0], "delete", made[1]]
+                subprocess.run(command, capture_output=True, check=False)
         subprocess.run(["ip", "link", "delete", self._name], capture_output=True, check=False)
         shutil.rmtree(self._folder, ignore_errors=True)
 

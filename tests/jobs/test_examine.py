@@ -32,7 +32,7 @@ def test_the_doctor_looks_at_every_machine(
     assert "MB/s from it" in of_machines["s3"]["detail"]
     assert "MB/s from the DVC remote's bucket" in of_machines["shards"]["detail"]
     assert done.returncode == (0 if all(check["ok"] for check in found.values()) else 1)
-    assert left(s3) == []
+    assert left(s3, "doctor") == []
 
 
 def test_the_doctor_finds_what_a_run_would_lack(

@@ -55,7 +55,7 @@ def test_a_job_outlives_who_submitted_it_and_no_secret_is_told(
     assert sorted(path.name for path in (checkout / "models" / TEACHER).iterdir()) == [
         *("history.csv", "model.json", "model.safetensors")
     ]
-    assert left(s3) == [], "it is needed no more"
+    assert left(s3, TEACHER) == [], "it is needed no more"
     said = [out.read_text(), again.stdout, again.stderr, json.dumps(jobs(head))]
     secrets = [s3.credentials.secret_key, head.token]
     said += [path.read_text(errors="replace") for path in head.logs.rglob("*") if path.is_file()]
@@ -99,7 +99,7 @@ def test_a_model_is_asked_by_a_job_that_goes_on_where_another_ended(
     del found[INDEX_FILE]
     assert found == expected
     assert [one["submission_id"] for one in jobs(head)].count(targets_name(made.origin)) == 1
-    assert left(s3) == []
+    assert left(s3, f"targets-{TEACHER}") == []
 
 
 def test_without_the_token_nothing_is_submitted(

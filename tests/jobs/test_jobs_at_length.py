@@ -143,7 +143,7 @@ def test_dvc_repro_of_a_student_is_a_job_whose_teacher_comes_through_s3(
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert f"job {STUDENT}-" in done.stderr
-    assert left(s3) == []
+    assert left(s3, STUDENT) == []
     # The same on the same Ray, but by a command that joins it.
     (tmp_path / "kept").mkdir()
     other = without_data(project, tmp_path / "here")
@@ -178,7 +178,7 @@ def test_stored_targets_go_to_a_job_with_their_teacher(
     done = run(checkout, "train", STUDENT, **settings)
     assert done.returncode == 0, done.stderr
     assert f"job {STUDENT}-" in done.stderr
-    assert left(s3) == []
+    assert left(s3, STUDENT) == left(s3, f"targets-{TEACHER}") == []
     monkeypatch.delenv("RAY_ADDRESS")
     other = without_data(project, tmp_path / "other")
     (other / "params.yaml").write_text(text)

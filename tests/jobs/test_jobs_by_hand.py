@@ -59,13 +59,13 @@ def test_the_readmes_way_by_hand_takes_what_dvc_lock_names(
         )
     assert submitted.returncode == 0, submitted.stdout + submitted.stderr
     assert "the model lies at s3://" in submitted.stdout
-    assert any("/model/model.json" in key for key in left(s3))
+    assert any("/model/model.json" in key for key in left(s3, ASSISTANT))
     shutil.copytree(project / "models" / TEACHER, checkout / "models" / TEACHER)
     count = len(jobs(head))
     taken = run(checkout, "train", ASSISTANT, **settings)
     assert taken.returncode == 0, taken.stderr
     assert len(jobs(head)) == count, "it was trained already"
-    assert left(s3) == []
+    assert left(s3, ASSISTANT) == []
     expected = trained_here(project, tmp_path / "here", ASSISTANT, monkeypatch)
     assert weights(checkout, ASSISTANT) == expected
 
