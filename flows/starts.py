@@ -72,7 +72,7 @@ def commit_of_run(run: FlowRun, checkout: Path, revision: str) -> str:
 
 
 def put_back(client: SyncPrefectClient, checkout: Path) -> list[str]:
-    """Puts runs back into the queue whose processes on this machine are gone.
+    """Puts runs back into the queue that are no longer at work on this machine.
 
     The automations do so too, but what a server saw before its own end it does not connect with
     what comes after. A run that was cancelled ends instead.
@@ -99,7 +99,7 @@ def put_back(client: SyncPrefectClient, checkout: Path) -> list[str]:
         limit=200,
         offset=0,
     )
-    alive = _with_a_process()
+    alive = _at_work()
     lost = [
         run
         for run in found
@@ -121,11 +121,15 @@ def _place(checkout: Path) -> str:
     return f"{socket.gethostname()}:{checkout}"
 
 
-def _with_a_process() -> set[str]:
-    """The runs that have a process on this machine, by their numbers at the server."""
+def _at_work() -> set[str]:
+    """The runs that are at work on this machine, by their numbers at the server.
+
+    What a killed run had started takes seconds to end, and is no longer the run.
+    """
     found = set()
     for process in psutil.process_iter():
         # Others' processes may not be looked into, and any may just have ended.
         with suppress(psutil.Error):
-            found.add(process.environ().get("PREFECT__FLOW_RUN_ID", ""))
+            if "prefect.engine" in process.cmdline():
+                found.add(process.environ().get("PREFECT__FLOW_RUN_ID", ""))
     return found
