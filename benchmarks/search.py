@@ -25,7 +25,7 @@ EPOCHS = 6
 TRIALS = {"asha": 40, "random": 16}
 """So that both see about as many images: two thirds of ASHA's trials end after one epoch."""
 LIVE_EPOCHS, LIVE_TRIALS = 2, 4
-WASTED_TRIALS = 10
+WASTED_TRIALS = 30
 SPACE = ("distillation.loss", "distillation.temperature", "distillation.weight")
 RATES = ("training.lr", "training.weight_decay")
 
@@ -38,7 +38,7 @@ def search_figures(params: Params, folder: Path, repeats: int) -> dict[str, Any]
     """
     some_shards(folder / "shards", SHARDS_TAKEN)
     found = _wasted(params, folder / "wasted")
-    found |= _rates(params, folder)
+    found |= _rates(params, folder / "rates")
     accuracies: dict[str, list[float]] = {"asha": [], "random": [], "default": []}
     for repeat in range(repeats):
         for name, accuracy in _compared(params, folder, repeat).items():
@@ -73,14 +73,18 @@ def _compared(params: Params, folder: Path, repeat: int) -> dict[str, float]:
 
 
 def _rates(params: Params, folder: Path) -> dict[str, Any]:
-    """Trials an hour with stored and with live targets of the first teacher, all epochs trained."""
+    """Trials an hour with stored and with live targets of the first teacher, on the project's data.
+
+    All their epochs are trained. The stored targets are there already: all trials share them.
+    """
     rates = {}
     for way in ("stored", "live"):
         chosen = _params(params, seed=params.seed, draws=0, epochs=LIVE_EPOCHS)
         chain = chosen.distillation.model_copy(update={"targets": way})
         chosen = chosen.model_copy(update={"distillation": chain})
-        searching = _searching(
-            _search(chosen, algorithm="random", scheduler="none", trials=LIVE_TRIALS), folder
+        searching = Searching(
+            _search(chosen, algorithm="random", scheduler="none", trials=LIVE_TRIALS),
+            _compute(folder),
         )
         began = time.perf_counter()
         searching.explore()
