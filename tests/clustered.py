@@ -85,9 +85,10 @@ def jobs(head: Head) -> list[dict[str, Any]]:
     return [job for job in found if job["submission_id"]]
 
 
-def left(s3: Server, run: str) -> list[str]:
-    """The keys of what a run's jobs keep in the bucket, but for the empty marker of a folder."""
-    listed = s3.client().list_objects_v2(
-        Bucket=s3.credentials.bucket, Prefix=f"{PREFIX}-kept/jobs/{run}-"
-    )
-    return [found["Key"] for found in listed.get("Contents", []) if found["Size"]]
+def left(s3: Server, job: str) -> list[str]:
+    """The keys of what jobs whose name begins so keep in the bucket, but for a folder's marker."""
+    top = f"{PREFIX}-kept/"
+    listed = s3.client().list_objects_v2(Bucket=s3.credentials.bucket, Prefix=top)
+    found = [found["Key"] for found in listed.get("Contents", []) if found["Size"]]
+    # Checkpoints lie beside the folder of the jobs, under the same name.
+    return [key for key in found if key.removeprefix(top).removeprefix("jobs/").startswith(job)]
