@@ -206,12 +206,11 @@ def search(params_file: ParamsFile = PARAMS, as_json: Json = False) -> None:
         _show(best.model_dump(mode="json"), True)
         return
     if best.found is None:
-        _show({"search": "nothing was searched: search.trials is 0"}, False)
+        _show({"search": best.verdict}, False)
         return
     rows = [["setting", "best"], *([name, str(value)] for name, value in best.settings.items())]
     _table(f"trial {best.found.trial}: {best.found.validation_accuracy:.2f} % on validation", rows)
-    verdict = best.comparison.verdict if best.comparison else "not compared with the default"
-    _show({"verdict": verdict, "page": str(Path("search/index.html").resolve())}, False)
+    _show({"verdict": best.verdict, "page": str(Path("search/index.html").resolve())}, False)
 
 
 @app.command()

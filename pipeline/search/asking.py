@@ -26,6 +26,7 @@ from ray.tune.search.optuna import OptunaSearch
 
 from pipeline.search.journal import ACCURACY, LATENCY, Journal, Tried
 from pipeline.search.settings import FIXED_IN_PBT, Dimension, Search, Value
+from pipeline.search.space import Space
 from pipeline.search.trial import BEST, DIVERGED, EPOCH, FAILED, JUDGED, NUMBER, RESUME, SEED
 from pipeline.train.storage import for_ray
 
@@ -71,26 +72,27 @@ def studied(
 
 
 class Asker(OptunaSearch):  # type: ignore[misc]
-    """Proposes settings, the interrupted trials' first, and gives each trial its number.
+    """Proposes settings, and gives each trial its number.
+
+    A search begins with the default, as far as the space holds it; one that goes on, with the
+    trials that were interrupted.
 
     Args:
         search: the parameters.
-        space: settings by name.
+        space: of the settings.
         seed: every trial's.
         journal: of the search so far.
     """
 
-    def __init__(
-        self, search: Search, space: Mapping[str, Dimension], seed: int, journal: Journal
-    ) -> None:
+    def __init__(self, search: Search, space: Space, seed: int, journal: Journal) -> None:
         self._seed_of_trials, self._journal = seed, journal
         known = journal.of("search")
         self._interrupted = [trial for trial in known if trial.state == "running"]
         storage = optuna.storages.InMemoryStorage()
         ended = [trial for trial in known if trial.state != "running"]
-        study = studied(search, space, ended, storage)
-        for trial in self._interrupted:
-            study.enqueue_trial(_now(trial))
+        study = studied(search, space.dimensions, ended, storage)
+        for setting in [*map(_now, self._interrupted)] if known else [space.of_default()]:
+            study.enqueue_trial(setting)
         # What was drawn before is not drawn again.
         drawn = search.seed + len(known)
         startup = min(_STARTUP, max(4, search.trials // 4))
@@ -104,7 +106,7 @@ class Asker(OptunaSearch):  # type: ignore[misc]
         metrics = [METRICS[name] for name in search.objectives]
         several = len(metrics) > 1
         super().__init__(
-            {key: distribution(one) for key, one in space.items()},
+            {key: distribution(one) for key, one in space.dimensions.items()},
             metric=[name for name, _ in metrics] if several else metrics[0][0],
             mode=[mode for _, mode in metrics] if several else metrics[0][1],
             sampler=sampler,

@@ -52,7 +52,6 @@ class Comparison(Section):
         seeds: of both.
         difference: of the mean test accuracies, best minus default, in percent points.
         low: of its 95 % interval, paired over the seeds, as is ``high``.
-        verdict: a sentence.
     """
 
     seeds: tuple[int, ...]
@@ -61,7 +60,6 @@ class Comparison(Section):
     difference: float
     low: float
     high: float
-    verdict: str
 
 
 class Best(Section):
@@ -72,7 +70,8 @@ class Best(Section):
         teachers: what ``teacher`` among them stands for: run names with weights.
         found: what came of them in the search.
         front: the trials that none beats in both accuracy and latency, where both were sought.
-        comparison: null where nothing was searched.
+        comparison: null where nothing was searched, or nothing was better than the default.
+        verdict: a sentence: whether the search was worth it.
     """
 
     settings: dict[str, Value] = Field(default_factory=dict)
@@ -80,6 +79,7 @@ class Best(Section):
     found: Found | None = None
     front: tuple[Found, ...] = ()
     comparison: Comparison | None = None
+    verdict: str = "Nothing was searched: search.trials is 0 in params.yaml."
 
 
 def found(trial: Tried) -> Found:

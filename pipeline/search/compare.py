@@ -42,7 +42,6 @@ def compare(best: Sequence[Tried], default: Sequence[Tried]) -> Comparison | Non
         difference=mean,
         low=low,
         high=high,
-        verdict=_verdict(mean, low, high, len(seeds)),
     )
 
 
@@ -56,8 +55,22 @@ def _side(trials: Sequence[Tried]) -> Side:
     )
 
 
-def _verdict(mean: float, low: float, high: float, seeds: int) -> str:
-    numbers = f"{mean:+.2f} points on the test images, {low:+.2f} to {high:+.2f} over {seeds} seeds"
+def verdict(comparison: Comparison | None, *, is_default: bool) -> str:
+    """Whether the search was worth it, in a sentence.
+
+    Args:
+        comparison: of its best setting with the default.
+        is_default: whether they are the same.
+    """
+    if is_default:
+        return "The search was not worth it: no trial read better on validation than the default."
+    if comparison is None:
+        return "Too few trainings with new seeds came to their end to say whether it was worth it."
+    low, high = comparison.low, comparison.high
+    numbers = (
+        f"{comparison.difference:+.2f} points on the test images, {low:+.2f} to {high:+.2f} over "
+        f"{len(comparison.seeds)} seeds"
+    )
     if low > 0:
         return (
             f"The search was worth it: its best setting reads better than the default ({numbers})."

@@ -18,7 +18,7 @@ from pipeline.params import Params
 from pipeline.runs import Run
 from pipeline.search.asking import Asker, configuration, listed, scheduler_of
 from pipeline.search.best import Best, found, front
-from pipeline.search.compare import compare
+from pipeline.search.compare import compare, verdict
 from pipeline.search.journal import Journal, Role, Tried
 from pipeline.search.settings import AUGMENTATION, Value
 from pipeline.search.space import space_of
@@ -116,7 +116,7 @@ class Searching:
         )
         log.info(ROW, "trial", "", "accuracy", "best", "setting")
         dimensions = self._space.dimensions
-        asker = Asker(search, dimensions, seed, self._journal)
+        asker = Asker(search, self._space, seed, self._journal)
         epochs = self._space.default.training.epochs
         scheduler = scheduler_of(search, dimensions, epochs, known)
         seconds = self._time_left()
@@ -155,8 +155,13 @@ class Searching:
         return max(judged, key=lambda one: (one.accuracy, -one.best.metrics["validation_loss"]))
 
     def repeat(self, best: Tried) -> None:
-        """Trains the best setting and the default with new seeds, each to its end."""
+        """Trains the best setting and the default with new seeds, each to its end.
+
+        Where they are the same there is nothing to compare.
+        """
         values = best.best.values
+        if self._space.is_default(values):
+            return
         both: tuple[tuple[Role, dict[str, Value]], ...] = (("best", values), ("default", {}))
         seeds = self._params.search.seeds
         wanted = [(role, seed, setting) for seed in seeds for role, setting in both]
@@ -191,12 +196,14 @@ class Searching:
             )
         )
         judged = [trial for trial in self._journal.of("search") if trial.judged]
+        is_default = self._space.is_default(values)
         return Best(
             settings=values,
             teachers=self._run(best).teachers,
             found=found(best),
             front=tuple(map(found, front(judged))) if len(search.objectives) > 1 else (),
             comparison=comparison,
+            verdict=verdict(comparison, is_default=is_default),
         )
 
     def _run(self, trial: Tried) -> Run:

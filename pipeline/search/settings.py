@@ -91,6 +91,12 @@ class Dimension(_Section):
         """The values of a choice as they are written down."""
         return tuple(label(one) for one in self.choice or ())
 
+    def holds(self, value: Value) -> bool:
+        """Whether it is one of the values."""
+        if self.bounds is None:
+            return value in self.labels
+        return self.bounds[0] <= float(value) <= self.bounds[1]
+
     @property
     def ends(self) -> tuple[Value | dict[str, float], ...]:
         """Every value of a choice, or both ends of a range."""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 from pipeline.errors import UsageError
 from pipeline.params import Params, Section, View
 from pipeline.runs import Run, all_runs, find, shares, stronger, vary
-from pipeline.search.settings import AUGMENTATION, TEACHER, Dimension, Value, label
+from pipeline.search.settings import AUGMENTATION, FACTORS, TEACHER, Dimension, Value, label
 
 Values = Mapping[str, Value]
 """A setting: a value for every name, teachers by their label."""
@@ -37,6 +38,28 @@ class Space(Section):
             teachers = shares(self.teachers[str(values[TEACHER])])
             run = run.model_copy(update={"teachers": teachers})
         return vary(run, {key: value for key, value in values.items() if key != TEACHER})
+
+    def of_default(self) -> dict[str, Value]:
+        """The default's own setting, as far as the space holds it."""
+        run = self.default.model_dump()
+        own: dict[str, Any] = {
+            f"{section}.{name}": value
+            for section in ("distillation", "training")
+            for name, value in run[section].items()
+        }
+        own |= dict.fromkeys(FACTORS, 1)
+        for said, weights in self.teachers.items():
+            if shares(weights) == self.default.teachers:
+                own[TEACHER] = said
+        return {
+            key: own[key]
+            for key, dimension in self.dimensions.items()
+            if key in own and dimension.holds(own[key])
+        }
+
+    def is_default(self, values: Values) -> bool:
+        """Whether a setting is the default's own."""
+        return self.run(values, self.default.name, self.default.seed) == self.default
 
     def view(self, factor: float) -> View:
         """What students are shown with an augmentation that is so many times as strong."""

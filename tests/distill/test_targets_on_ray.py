@@ -66,6 +66,7 @@ def test_several_workers_say_the_same_and_what_one_meets_is_one_line(
     shard.write_bytes(whole[:-1])
     failed = run(project, "targets", RUN, workers=2)
     assert failed.returncode == 1
+    assert sum("error" in line for line in failed.stderr.splitlines()) == 1, failed.stderr
     (line,) = [line for line in failed.stderr.splitlines() if "error" in line]
     assert line.startswith(f"error: {shard} has ")
     assert "Traceback" not in failed.stderr

@@ -10,6 +10,7 @@ import pytest
 from ray.tune.schedulers import PopulationBasedTraining
 from searching import GOOD, SPACE, params, tried
 
+from pipeline.runs import find
 from pipeline.search.asking import Asker, configuration, scheduler_of
 from pipeline.search.journal import Journal
 from pipeline.search.space import space_of
@@ -21,7 +22,7 @@ LATENCY = "latency_ms"
 def asker(folder: Path, **search: Any) -> Asker:
     chosen = params(**search)
     journal = Journal(folder / "journal.jsonl")
-    return Asker(chosen.search, space_of(chosen).dimensions, 0, journal)
+    return Asker(chosen.search, space_of(chosen), 0, journal)
 
 
 def values(config: dict[str, Any]) -> dict[str, Any]:
@@ -29,12 +30,16 @@ def values(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_settings_lie_in_the_space_and_are_the_same_for_a_seed(tmp_path: Path) -> None:
-    first = [asker(tmp_path / "a", algorithm="random").suggest(f"{n}") for n in range(1)]
-    drawn = asker(tmp_path / "b", algorithm="random")
-    configs = [drawn.suggest(f"{number}") for number in range(20)]
-    assert values(configs[0]) == values(first[0])
-    other = asker(tmp_path / "c", algorithm="random", seed=5).suggest("0")
-    assert values(other) != values(first[0])
+    first, configs, other = (
+        [drawn.suggest(f"{number}") for number in range(20)]
+        for drawn in (
+            asker(tmp_path / "a", algorithm="random"),
+            asker(tmp_path / "b", algorithm="random"),
+            asker(tmp_path / "c", algorithm="random", seed=5),
+        )
+    )
+    assert [*map(values, configs)] == [*map(values, first)]
+    assert all(values(one) != values(two) for one, two in zip(configs[1:], other[1:], strict=True))
     for config in configs:
         assert 0.3 <= config["distillation.weight"] <= 1
         assert 0.003 <= config["training.lr"] <= 0.05
@@ -45,6 +50,30 @@ def test_settings_lie_in_the_space_and_are_the_same_for_a_seed(tmp_path: Path) -
     }
     assert [config["number"] for config in configs] == [*range(1, 21)]
     assert {config["seed"] for config in configs} == {0}
+
+
+@pytest.mark.parametrize("algorithm", ["random", "tpe"])
+def test_the_first_trial_is_the_default_as_far_as_the_space_holds_it(
+    tmp_path: Path, algorithm: str
+) -> None:
+    drawn = asker(
+        tmp_path,
+        algorithm=algorithm,
+        space={
+            **SPACE,
+            "distillation.temperature": {"log": [5, 8]},
+            "width": {"choice": [0.5, 1]},
+        },
+    )
+    config = drawn.suggest("0")
+    default = find(params(), "student-cnn")
+    assert default.distillation is not None
+    assert config["teacher"] == GOOD
+    assert config["width"] == 1
+    assert config["training.lr"] == default.training.lr
+    assert config["distillation.weight"] == default.distillation.weight
+    assert 5 <= config["distillation.temperature"] <= 8, "drawn, for it is 2 by default"
+    assert values(drawn.suggest("1")) != values(config)
 
 
 @pytest.mark.parametrize("algorithm", ["random", "tpe"])

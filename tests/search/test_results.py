@@ -11,7 +11,7 @@ from pyarrow import parquet
 from searching import GOOD, params, project, tried
 
 from pipeline.search.best import Best, Comparison, Side, found, front, read_best, write_best
-from pipeline.search.compare import compare
+from pipeline.search.compare import compare, verdict
 from pipeline.search.journal import Journal, Role, Tried
 from pipeline.search.page import page_of
 from pipeline.search.table import write_table
@@ -62,8 +62,10 @@ def test_a_plain_sentence_says_whether_it_was_worth_it(
 ) -> None:
     made = repeated(tmp_path, best, [80.0, 80.0, 80.0])
     assert made is not None
-    assert made.verdict.startswith(sentence)
-    assert "over 3 seeds" in made.verdict
+    said = verdict(made, is_default=False)
+    assert said.startswith(sentence)
+    assert "over 3 seeds" in said
+    assert "no trial read better" in verdict(made, is_default=True)
 
 
 def test_one_seed_is_too_few_to_compare(tmp_path: Path) -> None:
@@ -82,9 +84,7 @@ def test_best_yaml_survives_its_file(tmp_path: Path) -> None:
         teachers={GOOD: 1.0},
         found=found(trials[3]),
         front=tuple(map(found, front(trials))),
-        comparison=Comparison(
-            seeds=(1, 2), best=side, default=side, difference=0, low=0, high=0, verdict="Nothing."
-        ),
+        comparison=Comparison(seeds=(1, 2), best=side, default=side, difference=0, low=0, high=0),
     )
     write_best(tmp_path / "best.yaml", best)
     assert read_best(tmp_path / "best.yaml") == best
@@ -148,7 +148,7 @@ def test_with_no_trials_nothing_is_searched_in_a_moment(tmp_path: Path) -> None:
     folder = project(tmp_path / "project", trials=0)
     done = run(folder, "search")
     assert done.returncode == 0, done.stderr
-    assert "nothing was searched: search.trials is 0" in done.stdout
+    assert "Nothing was searched: search.trials is 0" in done.stdout
     assert read_best(folder / "search/best.yaml") == Best()
     assert [*(folder / "search/zoo").iterdir()] == []
     assert "Nothing was searched" in (folder / "search/index.html").read_text()

@@ -61,6 +61,15 @@ def test_a_setting_becomes_a_run() -> None:
     )
 
 
+def test_the_default_is_known_in_a_space_that_holds_it_whole() -> None:
+    space = space_of(params())
+    own = space.of_default()
+    assert own == {"teacher": GOOD, "distillation.weight": 0.9, "training.lr": 0.01}
+    assert space.is_default(own)
+    assert not space.is_default({**own, "training.lr": 0.02})
+    assert not space.is_default({**own, "teacher": ASSISTANT})
+
+
 def test_chances_grow_to_one_at_most() -> None:
     space = space_of(params(space={"augmentation": {"choice": [3]}}))
     assert space.view(3).augment.noise == 1.0
