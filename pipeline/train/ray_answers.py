@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -52,6 +53,9 @@ def answers_on_ray(
 ) -> Iterator[tuple[int, Logits]]:
     """Asks about shards on all workers, and yields the answers as they come.
 
+    After an error nothing more is asked; what other workers are at is waited for and yielded
+    before it is raised.
+
     Args:
         job: of the run that is asked.
         shards: numbers within the training split.
@@ -75,16 +79,24 @@ def answers_on_ray(
         scheduling_strategy="SPREAD",
     )
     pool = ActorPool([asked.remote(job.model_dump_json()) for _ in range(workers)])
-    for shard in shards:
-        pool.submit(lambda worker, one: worker.answers.remote(one), shard)
-    try:
-        while pool.has_next():
+    waiting = deque(shards)
+    failure: DistillError | None = None
+    while True:
+        while waiting and failure is None and pool.has_free():
+            pool.submit(lambda worker, one: worker.answers.remote(one), waiting.popleft())
+        if not pool.has_next():
+            break
+        said: Logits | DistillError
+        try:
             shard, said = pool.get_next_unordered()
-            if isinstance(said, DistillError):
-                raise said
+        except RayActorError as error:
+            said = TransientError(
+                f"a worker that asks {job.run.name} died too often ({error}): run the same command "
+                "again, what is done is kept"
+            )
+        if isinstance(said, DistillError):
+            failure = failure or said
+        else:
             yield shard, said
-    except RayActorError as error:
-        raise TransientError(
-            f"a worker that asks {job.run.name} died too often ({error}): run the same command "
-            "again, what is done is kept"
-        ) from error
+    if failure:
+        raise failure

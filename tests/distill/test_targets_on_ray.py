@@ -66,9 +66,9 @@ def test_several_workers_say_the_same_and_what_one_meets_is_one_line(
     shard.write_bytes(whole[:-1])
     failed = run(project, "targets", RUN, workers=2)
     assert failed.returncode == 1
-    assert sum("error" in line for line in failed.stderr.splitlines()) == 1, failed.stderr
+    # Ray would tell of the shards that other workers were still asked about.
     (line,) = [line for line in failed.stderr.splitlines() if "error" in line]
-    assert line.startswith(f"error: {shard} has ")
+    assert line.startswith(f"error: {shard} has "), failed.stderr
     assert "Traceback" not in failed.stderr
     shard.write_bytes(whole)
     # Which others were finished depends on which worker was slow; none of them is read again.
