@@ -78,7 +78,7 @@ def _job(params: Params, way: str, folder: Path) -> Job:
         models=(folder / "models").resolve(),
         targets=(folder / TARGETS).resolve(),
         checkpoint_steps=0,
-        loaders=1,
+        loaders=0,
         threads=cores(),
     )
 
