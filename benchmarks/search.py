@@ -119,7 +119,8 @@ def _wasted(params: Params, folder: Path) -> dict[str, Any]:
 def _params(params: Params, *, seed: int, draws: int, epochs: int) -> Params:
     student = params.models["student"]
     student = student.model_copy(update={"training": {**student.training, "epochs": epochs}})
-    search = params.search.model_copy(update={"seed": draws, "hours": None, "grace": 1, "keep": 0})
+    changes = {"seed": draws, "seeds": (seed + 1, seed + 2), "hours": None, "grace": 1, "keep": 0}
+    search = params.search.model_copy(update=changes)
     models = {**params.models, "student": student}
     return params.model_copy(update={"seed": seed, "models": models, "search": search})
 

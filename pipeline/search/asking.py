@@ -50,7 +50,7 @@ def distribution(dimension: Dimension) -> BaseDistribution:
 def studied(
     search: Search, space: Mapping[str, Dimension], trials: Sequence[Tried], storage: Any = None
 ) -> optuna.Study:
-    """What Optuna knows of trials that have ended."""
+    """What Optuna knows of trials that have ended; one that diverged learnt nothing."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     study = optuna.create_study(
         storage=storage,
@@ -58,12 +58,13 @@ def studied(
         directions=_DIRECTIONS[: len(search.objectives)],
     )
     distributions = {key: distribution(one) for key, one in space.items()}
+    slowest = max((one.best.metrics[LATENCY] for one in trials if one.epochs), default=math.inf)
     for trial in trials:
-        if trial.judged:
-            both = [trial.accuracy, trial.best.metrics[LATENCY]]
+        if trial.judged or trial.diverged:
+            both = [trial.accuracy, trial.best.metrics[LATENCY]] if trial.judged else [0.0, slowest]
             study.add_trial(
                 optuna.trial.create_trial(
-                    params=trial.best.values,
+                    params=trial.best.values if trial.epochs else trial.values,
                     distributions=distributions,
                     values=both[: len(search.objectives)],
                 )
@@ -190,8 +191,7 @@ def scheduler_of(
         return FIFOScheduler()
     scheduler = AshaByLatency(search, epochs)
     for trial in past:
-        before = SimpleNamespace(trial_id=f"before-{trial.number}")
-        scheduler.on_trial_add(None, before)
+        before = SimpleNamespace(config={NUMBER: trial.number})
         best = 0.0
         for epoch in trial.epochs.values():
             best = max(best, epoch.metrics[ACCURACY])
@@ -214,20 +214,22 @@ class AshaByLatency(FIFOScheduler):  # type: ignore[misc]
         super().__init__()
         self._search, self._epochs = search, epochs
         self._classes: dict[int, AsyncHyperBandScheduler] = {}
-        self._class_of: dict[str, AsyncHyperBandScheduler] = {}
+        self._class_of: dict[int, AsyncHyperBandScheduler] = {}
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         """See Tune: whether it goes on."""
         if FAILED in result:
             return str(TrialScheduler.CONTINUE)
-        if trial.trial_id not in self._class_of:
+        # Tune gives a trial that goes on another name, by which it would be two to compare with.
+        same = SimpleNamespace(trial_id=trial.config[NUMBER])
+        if same.trial_id not in self._class_of:
             # A class is as wide as a factor of 1.4.
             latency = result[LATENCY] if len(self._search.objectives) > 1 else 1.0
             among = self._classes.setdefault(round(2 * math.log2(latency)), self._asha())
-            among.on_trial_add(tune_controller, trial)
-            self._class_of[trial.trial_id] = among
-        among = self._class_of[trial.trial_id]
-        return str(among.on_trial_result(tune_controller, trial, result))
+            among.on_trial_add(tune_controller, same)
+            self._class_of[same.trial_id] = among
+        among = self._class_of[same.trial_id]
+        return str(among.on_trial_result(tune_controller, same, result))
 
     def _asha(self) -> AsyncHyperBandScheduler:
         return AsyncHyperBandScheduler(

@@ -58,6 +58,7 @@ class Tried:
         state: ``completed`` trained every epoch, ``stopped`` was ended by the scheduler or the
             budget.
         error: why it failed.
+        diverged: whether it failed because its loss was no number any more.
         epochs: by number.
     """
 
@@ -67,6 +68,7 @@ class Tried:
     values: dict[str, Value]
     state: State = "running"
     error: str = ""
+    diverged: bool = False
     epochs: dict[int, Epoch] = field(default_factory=dict)
 
     @property
@@ -138,9 +140,9 @@ class Journal:
         """Takes note of where an epoch's checkpoint lies."""
         self._note({"trial": number, "epoch": epoch, "checkpoint": address})
 
-    def end(self, number: int, state: State, error: str = "") -> None:
+    def end(self, number: int, state: State, error: str = "", *, diverged: bool = False) -> None:
         """Takes note of a trial's end."""
-        self._note({"trial": number, "state": state, "error": error})
+        self._note({"trial": number, "state": state, "error": error, "diverged": diverged})
 
     def _note(self, event: dict[str, Any]) -> None:
         event["at"] = round(self.spent, 3)
@@ -172,3 +174,4 @@ class Journal:
         else:
             self.trials[number].state = event["state"]
             self.trials[number].error = event["error"]
+            self.trials[number].diverged = event["diverged"]

@@ -63,7 +63,7 @@ def _write(
     params: Params, best: Best, trials: Sequence[Tried], zoo: Path | None, folder: Path
 ) -> Best:
     with whole_folder(folder / ZOO) as part:
-        models = sorted(zoo.iterdir()) if zoo else []
+        models = sorted(zoo.glob("[!.]*")) if zoo else []
         for model in models:
             shutil.copytree(model, part / model.name)
     write_table(folder / TRIALS_FILE, trials, [model.name for model in models])

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import logging
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Final
+from typing import IO, Final
 
 from pipeline.compute import Compute
 from pipeline.data.shards import read_index
-from pipeline.distill.target_index import TARGETS, origin_of, read_target_index
-from pipeline.errors import DataError, TrainingError
+from pipeline.distill.target_index import (
+    INDEX_FILE,
+    TARGETS,
+    Origin,
+    TargetIndex,
+    origin_of,
+    read_target_index,
+)
+from pipeline.errors import DataError, TrainingError, UsageError
 from pipeline.files import folder_there, sha256
 from pipeline.models.folder import WEIGHTS_FILE
 from pipeline.params import Params
@@ -23,16 +31,20 @@ from pipeline.search.journal import Journal, Role, Tried
 from pipeline.search.settings import AUGMENTATION, Value
 from pipeline.search.space import space_of
 from pipeline.search.trial import Work, targets_of
-from pipeline.search.tuning import ROW, Tuning, trials_at_once
+from pipeline.search.tuning import ROW, Tuning, remove_checkpoints, trials_at_once
 from pipeline.search.zoo import Zoo
 from pipeline.train.fingerprint import code_version
 from pipeline.train.job import Job
 from pipeline.train.run import MODELS, SHARDS, streaming_of, with_absolute_weights
-from pipeline.train.storage import remove_job
 from pipeline.train.targets import PARTS, make_targets
 
 log = logging.getLogger(__name__)
 
+_SOURCES: Final = (
+    *sorted(Path(__file__).parent.glob("*.py")),
+    *(Path(__file__).parents[1] / name for name in ("cost.py", "inference.py")),
+)
+"""The code that decides what is tried and how it is judged, beside that of a training."""
 _BUDGET: Final = {"used", "trials", "hours", "seeds", "keep", "epoch_seconds", "settings"}
 """What may change while a search stays the same one, which then goes on."""
 
@@ -51,7 +63,7 @@ class Searching:
         zoo: the folder of models.
 
     Raises:
-        UsageError: the space is refused.
+        UsageError: the space is refused, or another process is at this search.
         DataError: the shards or a teacher are missing or damaged.
     """
 
@@ -87,6 +99,7 @@ class Searching:
         self._name = f"search-{self._fingerprint()}"
         top = PARTS if compute.remote_storage else Path(compute.absolute_storage)
         self._kept = top.resolve() / f"{self._name}-kept"
+        self._lock = _locked(self._kept / "lock")
         self._journal = Journal(self._kept / "journal.jsonl")
         self.zoo = self._kept / "zoo"
         self._roots: dict[str, Path] = {}
@@ -103,13 +116,20 @@ class Searching:
             UsageError: Ray has no room for a trial.
             DataError: stored targets are missing or damaged.
         """
-        search, seed = self._params.search, self._params.seed
+        search = self._params.search
         known = self._journal.of("search")
         left = search.trials - len([one for one in known if one.state != "running"])
-        if left <= 0 or self._time_left() == 0:
-            return
+        if left > 0 and self._time_left() != 0:
+            self._explore(left, known)
+        # What the end of the budget found at work.
+        for one in self._journal.of("search"):
+            if one.state == "running":
+                self._journal.end(one.number, "stopped")
+
+    def _explore(self, left: int, known: list[Tried]) -> None:
+        search, seed = self._params.search, self._params.seed
         at_once = min(left, trials_at_once(self._compute))
-        self._ask((seed, *pair) for pair in self._space.asked())
+        self._see_to_targets((seed, *pair) for pair in self._space.asked())
         log.info(
             "%d trials, %d at once, after %d that have ended",
             *(left, at_once, search.trials - left),
@@ -120,6 +140,9 @@ class Searching:
         epochs = self._space.default.training.epochs
         scheduler = scheduler_of(search, dimensions, epochs, known)
         seconds = self._time_left()
+        if seconds == 0:
+            # To Tune it would be no limit. The targets took the time.
+            return
         if search.scheduler == "pbt":
             # A population is all there at once: its members take turns.
             space = listed([asker.suggest(str(member)) for member in range(left)])
@@ -128,10 +151,6 @@ class Searching:
             self._tuning().run(
                 left, searcher=asker, scheduler=scheduler, at_once=at_once, seconds=seconds
             )
-        # What the end of the budget found at work.
-        for one in self._journal.of("search"):
-            if one.state == "running":
-                self._journal.end(one.number, "stopped")
 
     def _time_left(self) -> float | None:
         """Seconds of the budget that are left; None where it has none."""
@@ -165,7 +184,11 @@ class Searching:
         both: tuple[tuple[Role, dict[str, Value]], ...] = (("best", values), ("default", {}))
         seeds = self._params.search.seeds
         wanted = [(role, seed, setting) for seed in seeds for role, setting in both]
-        known = {(one.role, one.seed, tuple(one.values.items())): one for one in self.trials}
+        known = {
+            (one.role, one.seed, tuple(one.values.items())): one
+            for one in self.trials
+            if one.state != "failed"
+        }
         trials = [
             known.get((role, seed, tuple(setting.items())))
             or self._journal.begin(role, seed, setting)
@@ -178,14 +201,14 @@ class Searching:
         for one in left:
             run = self._run(one)
             factor = float(one.values.get(AUGMENTATION, 1))
-            self._ask((one.seed, factor, teacher) for teacher in run.teachers)
+            self._see_to_targets((one.seed, factor, teacher) for teacher in run.teachers)
         log.info("the best setting and the default are trained with new seeds, %d at once", at_once)
         self._tuning().run(space=listed([*map(configuration, left)]), at_once=at_once)
 
     def result(self, best: Tried) -> Best:
         """What the search came to; the checkpoints of its trials are removed."""
         search = self._params.search
-        remove_job(self._compute.absolute_storage, self._name)
+        remove_checkpoints(self._compute.absolute_storage, self._name)
         values = best.best.values
         repeated = [one for one in self._journal.of("best") if one.values == values]
         seeds = set(search.seeds)
@@ -221,22 +244,25 @@ class Searching:
         zoo = Zoo(self.zoo, self._params.search.keep, self._index)
         return Tuning(work, self._compute, self._name, self._journal, zoo)
 
-    def _ask(self, wanted: Iterable[tuple[int, float, str]]) -> None:
-        """Sees to the stored targets of views of a seed and a strength, for teachers."""
+    def _see_to_targets(self, wanted: Iterable[tuple[int, float, str]]) -> None:
+        """Sees to the stored targets of views of a seed and a strength, for teachers.
+
+        Those of params.yaml's own views are there. Others are made, for this search and later ones.
+        """
         run = self._space.default
         for seed, factor, teacher in wanted:
-            name = targets_of(factor, seed)
+            name, view = targets_of(factor, seed), self._space.view(factor)
             given = name == targets_of(1, self._params.seed)
-            root = self._targets if given else self._kept / "targets" / name
+            what = f"{view.model_dump_json()} {seed} {self._index.version} {code_version()}"
+            other = f"{name}-{hashlib.sha256(what.encode()).hexdigest()[:12]}"
+            root = self._targets if given else self._kept.parent / "search-targets" / other
             self._roots[name] = root.resolve()
             if run.targets == "live":
                 continue
-            view = self._space.view(factor)
             weights = self._models / teacher / WEIGHTS_FILE
             origin = origin_of(teacher, weights, self._index.version, view, seed)
-            shards = self._index.of("train")
-            if given or folder_there(root / teacher):
-                read_target_index(root / teacher, origin, shards)
+            if given or _made_of(root / teacher, origin):
+                read_target_index(root / teacher, origin, self._index.of("train"))
                 continue
             update = {"view": view, "seed": seed}
             make_targets(
@@ -256,6 +282,7 @@ class Searching:
             run.model_dump_json(),
             self._index.version,
             code_version(),
+            *map(sha256, _SOURCES),
         ]
         for name in sorted(teachers | set(run.teachers)):
             weights = self._models / name / WEIGHTS_FILE
@@ -263,3 +290,25 @@ class Searching:
                 raise DataError(f"a trial learns from {name}, which is not trained: train it first")
             content.append(sha256(weights))
         return hashlib.sha256("\n".join(content).encode()).hexdigest()[:12]
+
+
+def _locked(path: Path) -> IO[str]:
+    """A file that this process alone holds, until it closes it or ends."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    file = path.open("w")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        raise UsageError(
+            f"another process is at this search (it holds {path}): wait for it, or end it"
+        ) from None
+    return file
+
+
+def _made_of(folder: Path, origin: Origin) -> bool:
+    """Whether stored targets are there, of these weights."""
+    if not folder_there(folder):
+        return False
+    index = TargetIndex.model_validate_json((folder / INDEX_FILE).read_bytes())
+    return index.origin == origin

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -98,9 +99,13 @@ class Dimension(_Section):
         return self.bounds[0] <= float(value) <= self.bounds[1]
 
     @property
-    def ends(self) -> tuple[Value | dict[str, float], ...]:
-        """Every value of a choice, or both ends of a range."""
-        return self.choice if self.choice is not None else (self.bounds or ())
+    def probes(self) -> tuple[Value | dict[str, float], ...]:
+        """Every value of a choice, or both ends of a range and a number between them."""
+        if self.choice is not None:
+            return self.choice
+        assert self.bounds is not None
+        low, high = self.bounds
+        return (low, high) if self.integer else (low, low + (high - low) / math.e, high)
 
 
 def _number(value: Any) -> Any:

@@ -104,15 +104,18 @@ def space_of(params: Params) -> Space:
             problems.append(f"teacher: {label(one)!r}: weights are above zero")
     space = Space(default=default, dimensions=dimensions, teachers=teachers)
     for key, dimension in dimensions.items():
-        for end in dimension.ends if key != TEACHER else ():
+        for end in dimension.probes if key != TEACHER else ():
             try:
                 space.run({key: label(end)}, "trial", params.seed)
             except (ValueError, TypeError) as error:
                 said = " ".join(str(error).split())
                 problems.append(f"{key}: {end!r} is refused: {said}")
+    if params.seed in params.search.seeds:
+        problems.append(
+            f"seeds: {params.seed} is the seed of every trial, by which the best one was chosen; "
+            "name others"
+        )
     if problems:
         count = f"{len(problems)} error" + ("s" if len(problems) > 1 else "")
-        raise UsageError(
-            "\n".join([f"{count} in search.space:", *(f"  {one}" for one in problems)])
-        )
+        raise UsageError("\n".join([f"{count} in search:", *(f"  {one}" for one in problems)]))
     return space

@@ -16,6 +16,7 @@ from pipeline.compute import Compute
 from pipeline.errors import UsageError
 from pipeline.search.journal import ACCURACY, LATENCY, Journal, State, model_name
 from pipeline.search.trial import (
+    DIVERGED,
     ENDED,
     EPOCH,
     FAILED,
@@ -52,7 +53,7 @@ ROW: Final = "%-11s %-14s %8s %8s  %s"
 
 def share_of(compute: Compute, machines: list[dict[str, float]]) -> dict[str, float]:
     """What a trial takes of its machine: beside a core a part of a GPU, where Ray has some."""
-    gpu = any(machine.get("GPU", 0) for machine in machines)
+    gpu = compute.gpu is not False and any(machine.get("GPU", 0) for machine in machines)
     return {"CPU": compute.trial_cpus, **({"GPU": compute.trial_gpus} if gpu else {})}
 
 
@@ -65,7 +66,7 @@ def trials_at_once(compute: Compute) -> int:
     ray_cluster.connect()
     machines = ray_cluster.machines()
     share = share_of(compute, machines)
-    room = room_for(share, machines)
+    room = room_for(_in_units(share), map(_in_units, machines))
     if not room:
         takes = " and ".join(f"{amount:g} {kind}" for kind, amount in share.items())
         raise UsageError(
@@ -73,6 +74,21 @@ def trials_at_once(compute: Compute) -> int:
             "DISTILL_TRIAL_GPUS to less"
         )
     return room
+
+
+def _in_units(amounts: Mapping[str, float]) -> dict[str, float]:
+    # Ray counts in ten-thousandths, of which five times 0.2 are just one.
+    return {kind: round(10_000 * amount) for kind, amount in amounts.items()}
+
+
+def remove_checkpoints(storage: str, search: str, trial: str = "") -> None:
+    """Removes what is left of a search's trainings, or of one trial's; a failure is a warning."""
+    address, mark, query = storage.partition("?")
+    top, name = (f"{address}/{search}{mark}{query}", trial) if trial else (storage, search)
+    try:
+        remove_job(top, name)
+    except OSError as error:
+        log.warning("the checkpoints of %s could not be removed: %s", trial or search, error)
 
 
 class Tuning:
@@ -200,7 +216,7 @@ class _Note(tune.Callback):  # type: ignore[misc]
         result = trial.last_result or {}
         whole = ENDED in result or result.get(EPOCH, 0) >= self._epochs
         if FAILED in result:
-            self._end(trial, "failed", result[FAILED])
+            self._end(trial, "failed", result[FAILED], diverged=result[DIVERGED])
         else:
             self._end(trial, "completed" if whole else "stopped")
 
@@ -209,16 +225,12 @@ class _Note(tune.Callback):  # type: ignore[misc]
         said = " ".join(str(trial.get_error() or "").split())
         self._end(trial, "failed", f"its process died too often: {said[-300:]}")
 
-    def _end(self, trial: Any, state: State, error: str = "") -> None:
+    def _end(self, trial: Any, state: State, error: str = "", *, diverged: bool = False) -> None:
         number = self._numbers[trial.trial_id]
-        self._journal.end(number, state, error)
+        self._journal.end(number, state, error, diverged=diverged)
         if state == "failed" or not self.keeps:
             # Also what a checkpoint that found no room has left there.
-            try:
-                address, mark, query = self._compute.absolute_storage.partition("?")
-                remove_job(f"{address}/{self._name}{mark}{query}", trial.trial_id)
-            except OSError as left:
-                log.warning("the checkpoints of trial %d could not be removed: %s", number, left)
+            remove_checkpoints(self._compute.absolute_storage, self._name, trial.trial_id)
         self._show(number, state, {"error": error} if error else {})
 
     def _show(self, number: int, what: str, values: Mapping[str, Any]) -> None:

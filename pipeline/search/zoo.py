@@ -31,7 +31,10 @@ class Zoo:
     def __init__(self, folder: Path, keep: int, index: Index) -> None:
         self._folder, self._keep, self._index = folder, keep, index
         folder.mkdir(parents=True, exist_ok=True)
-        named = [one for one in folder.iterdir() if not one.name.startswith(".")]
+        # What a process that was killed had begun.
+        for part in folder.glob(".*"):
+            remove_folder(part)
+        named = folder.iterdir()
         self._kept = {one.name: read_info(one).metrics[ACCURACY] for one in named}
         self._shrink()
 

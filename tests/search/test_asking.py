@@ -14,7 +14,7 @@ from pipeline.runs import find
 from pipeline.search.asking import Asker, configuration, scheduler_of
 from pipeline.search.journal import Journal
 from pipeline.search.space import space_of
-from pipeline.search.trial import BEST, DIVERGED, EPOCH, FAILED
+from pipeline.search.trial import BEST, DIVERGED, EPOCH, FAILED, NUMBER
 
 LATENCY = "latency_ms"
 
@@ -143,6 +143,10 @@ def test_a_diverged_training_counts_as_worthless_and_another_failure_not_at_all(
         drawn.on_trial_complete(name, {**failed, EPOCH: 0})
     states = [(one.state.name, one.values) for one in drawn._ot_study.trials]
     assert states == [("COMPLETE", [0.0]), ("FAIL", None)]
+    for number, diverged in ((1, True), (2, False)):
+        drawn._journal.end(number, "failed", "why", diverged=diverged)
+    again = asker(tmp_path)
+    assert [one.values for one in again._ot_study.trials] == [[0.0]], "it is known after a kill"
 
 
 def test_several_objectives_are_learnt_from_too(tmp_path: Path) -> None:
@@ -158,9 +162,12 @@ def test_several_objectives_are_learnt_from_too(tmp_path: Path) -> None:
     assert both._ot_study.trials[-1].values == [70.0, 2.0]
 
 
-def report(scheduler: Any, trial: str, epoch: int, accuracy: float, latency: float = 1.0) -> str:
+def report(
+    scheduler: Any, trial: str | int, epoch: int, accuracy: float, latency: float = 1.0
+) -> str:
     told = {EPOCH: epoch, BEST: accuracy, LATENCY: latency}
-    return str(scheduler.on_trial_result(None, SimpleNamespace(trial_id=trial), told))
+    named = SimpleNamespace(trial_id=f"Tune's {trial}", config={NUMBER: trial})
+    return str(scheduler.on_trial_result(None, named, told))
 
 
 def test_asha_ends_what_lags_behind_also_behind_trials_of_before(tmp_path: Path) -> None:
@@ -172,6 +179,19 @@ def test_asha_ends_what_lags_behind_also_behind_trials_of_before(tmp_path: Path)
     past = tried(tmp_path, ({}, [50.0]))
     going_on = scheduler_of(chosen, chosen.space, 8, past)
     assert report(going_on, "b", 1, 40.0) == "STOP"
+
+
+def test_asha_counts_a_trial_that_goes_on_once(tmp_path: Path) -> None:
+    chosen = params(reduction=2).search
+    journal = Journal(tmp_path / "journal")
+    trial = journal.begin("search", 0, {})
+    metrics = {"validation_accuracy": 50.0, "validation_loss": 1.0, LATENCY: 1.0}
+    journal.epoch(trial.number, 1, {}, metrics)
+    going_on = scheduler_of(chosen, chosen.space, 8, journal.of("search"))
+    assert report(going_on, 2, 1, 60.0) == "CONTINUE"
+    assert report(going_on, trial.number, 1, 70.0) == "CONTINUE"
+    # Twice among those compared it would have raised what a trial must reach.
+    assert report(going_on, 3, 1, 56.0) == "CONTINUE"
 
 
 def test_asha_compares_networks_of_one_latency_where_both_are_sought() -> None:

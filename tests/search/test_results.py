@@ -9,12 +9,14 @@ import pytest
 from commands import run
 from pyarrow import parquet
 from searching import GOOD, params, project, tried
+from tiny import tiny_model, tiny_shards
 
 from pipeline.search.best import Best, Comparison, Side, found, front, read_best, write_best
 from pipeline.search.compare import compare, verdict
 from pipeline.search.journal import Journal, Role, Tried
 from pipeline.search.page import page_of
 from pipeline.search.table import write_table
+from pipeline.search.zoo import Zoo
 
 ROWS = [
     ({"teacher": GOOD, "distillation.weight": 0.5, "training.lr": 0.01}, [60.0, 70.0]),
@@ -104,6 +106,14 @@ def test_the_table_names_the_model_folders_that_were_kept(tmp_path: Path) -> Non
     assert [row["checkpoint"] for row in rows if row["checkpoint"]] == ["zoo/trial-0002-epoch-001"]
     assert rows[0]["distillation.weight"] == 0.5
     assert (rows[-1]["error"], rows[-1]["training.lr"]) == ("it broke", 0.5)
+
+
+def test_a_model_that_a_kill_cut_short_is_not_kept(tmp_path: Path) -> None:
+    index = tiny_shards(tmp_path / "shards")
+    tiny_model(tmp_path / "zoo/trial-0001-epoch-001", index, steps=1)
+    (tmp_path / "zoo/.trial-0002-epoch-001.x").mkdir()
+    Zoo(tmp_path / "zoo", 5, index)
+    assert [path.name for path in (tmp_path / "zoo").iterdir()] == ["trial-0001-epoch-001"]
 
 
 def test_an_empty_table_is_one(tmp_path: Path) -> None:

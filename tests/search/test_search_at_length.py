@@ -39,7 +39,8 @@ def search(folder: Path, **compute: Any) -> str:
 
 
 def test_tpe_under_asha_ends_early_what_lags_behind(tmp_path: Path) -> None:
-    rates = {"training.lr": {"choice": [1e-6, 0.01, 0.02]}}
+    # The default's rate is not among them: where it is best there is nothing to compare.
+    rates = {"training.lr": {"choice": [1e-6, 0.012, 0.02]}}
     folder = project(tmp_path / "p", trials=8, reduction=2, space={**SPACE, **rates})
     search(folder)
     states = {row["trial"]: row["state"] for row in rows(folder)}
@@ -102,6 +103,23 @@ def test_it_stops_when_its_hours_are_over(tmp_path: Path) -> None:
     before = journal(folder)
     search(folder)
     assert journal(folder) == before, "there is no time left"
+
+
+def test_without_time_left_nothing_is_tried(tmp_path: Path) -> None:
+    """To Tune no time at all is no limit; until Ray has started the second is over."""
+    folder = project(tmp_path / "p", hours=1 / 3600)
+    done = run(folder, "search")
+    assert done.returncode == 1
+    assert "no trial of the search came to an accuracy" in done.stderr
+    assert journal(folder) == []
+
+
+def test_teachers_are_asked_once_whatever_else_of_the_space_changes(tmp_path: Path) -> None:
+    views = {"augmentation": {"choice": [0.5]}, "training.lr": {"log": [0.003, 0.05]}}
+    folder = project(tmp_path / "p", trials=2, space=views)
+    assert search(folder).count(f"{GOOD} is asked about") >= 1
+    change(folder, trials=2, space={**views, "training.lr": {"log": [0.004, 0.05]}})
+    assert "is asked about" not in search(folder)
 
 
 def test_a_trial_too_large_for_every_machine_is_refused(tmp_path: Path) -> None:

@@ -73,6 +73,8 @@ def test_what_is_no_search_is_refused_in_one_line(search: dict[str, Any], line: 
         ({"training.lr": {"uniform": [0, 1]}}, "training.lr: 0.0 is refused: 1 validation error"),
         ({"training.warmup": {"uniform": [0, 2]}}, "training.warmup: 2.0 is refused"),
         ({"distillation.loss": {"choice": ["dkd", "crd"]}}, "distillation.loss: 'crd' is refused"),
+        ({"training.batch_size": {"uniform": [16, 64]}}, "training.batch_size: 33.6"),
+        ({"distillation.standardize": {"uniform": [0, 1]}}, "distillation.standardize: 0.36"),
         ({"augmentation": {"choice": [1, "much"]}}, "augmentation: 'much' is refused"),
         ({"augmentation": {"choice": [-1]}}, "augmentation: -1 is refused"),
     ],
@@ -84,15 +86,20 @@ def test_a_value_that_params_yaml_would_refuse_is_refused(
     with pytest.raises(UsageError) as caught:
         space_of(params(space=dimension))
     head, *lines = str(caught.value).splitlines()
-    assert head == "1 error in search.space:"
+    assert head == "1 error in search:"
     assert len(lines) == 1
     assert line in lines[0]
 
 
 def test_every_error_of_a_space_is_said_at_once() -> None:
     space = {"teacher": {"choice": ["x"]}, "training.ema": {"choice": [0.9, 1]}}
-    with pytest.raises(UsageError, match=r"2 errors in search\.space:"):
+    with pytest.raises(UsageError, match=r"2 errors in search:"):
         space_of(params(space=space))
+
+
+def test_the_seed_that_trials_are_chosen_by_is_refused_for_the_comparison() -> None:
+    with pytest.raises(UsageError, match="seeds: 0 is the seed of every trial"):
+        space_of(params(seeds=[1, 0]))
 
 
 def test_a_width_is_refused_for_a_network_without_channels() -> None:

@@ -12,11 +12,12 @@ from tiny import tiny_params
 from training import same_weights
 
 from pipeline.compute import Compute
-from pipeline.errors import DataError
+from pipeline.errors import DataError, UsageError
 from pipeline.models.folder import load_model, read_info
 from pipeline.params import Params, View
 from pipeline.runs import all_runs, find
 from pipeline.search.best import with_best
+from pipeline.search.search import Searching
 from pipeline.search.settings import Value
 from pipeline.search.space import space_of
 from pipeline.search.student import train_student
@@ -68,6 +69,18 @@ def test_the_default_is_known_in_a_space_that_holds_it_whole() -> None:
     assert space.is_default(own)
     assert not space.is_default({**own, "training.lr": 0.02})
     assert not space.is_default({**own, "teacher": ASSISTANT})
+
+
+def test_one_process_is_at_a_search_at_a_time(tmp_path: Path) -> None:
+    folder = project(tmp_path / "p")
+    compute = Compute(storage=str(tmp_path / "kept"))
+    places = {name: folder / name for name in ("models", "targets")}
+    first = Searching(params(), compute, shards=folder / "data/shards", **places)
+    with pytest.raises(UsageError, match="another process is at this search"):
+        Searching(params(), compute, shards=folder / "data/shards", **places)
+    other = Searching(params(grace=2), compute, shards=folder / "data/shards", **places)
+    del first, other
+    assert Searching(params(), compute, shards=folder / "data/shards", **places).trials == []
 
 
 def test_chances_grow_to_one_at_most() -> None:
