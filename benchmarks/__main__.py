@@ -128,7 +128,10 @@ def _print(results: dict[str, Any]) -> None:
             day = results["measured"][name]["date"]
             table.add_row(says, f"{found['median']:.3f}", range_, goal, day)
     Console().print(table)
-    sizes = Table("model", "parameters", "million MACs", "PyTorch ms", "ONNX Runtime ms")
+    sizes = Table(
+        *("model", "parameters", "million MACs"),
+        *("PyTorch ms", "ONNX Runtime ms", "in 8 bits ms"),
+    )
     for name, row in results.get("sizes", {}).items():
         sizes.add_row(
             name,
@@ -136,6 +139,7 @@ def _print(results: dict[str, Any]) -> None:
             f"{row['macs'] / 1e6:.1f}",
             f"{row['latency_ms']:.3f}",
             f"{row['latency_ms_onnx']:.3f}",
+            f"{row['latency_ms_int8']:.3f}",
         )
     Console().print(sizes)
 

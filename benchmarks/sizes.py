@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -9,7 +10,7 @@ import torch
 from pipeline.cost import count_macs, median_ms, model_latency_ms
 from pipeline.models.build import build, describe
 from pipeline.models.folder import NORMALISATION, InputSize, ModelInfo
-from pipeline.onnx_model import onnx_asker, to_onnx
+from pipeline.onnx_model import onnx_asker, to_int8, to_onnx
 from pipeline.params import Params
 from pipeline.runs import all_runs
 
@@ -37,13 +38,18 @@ def compare_sizes(params: Params) -> dict[str, Any]:
             code_version="",
             metrics={},
         )
-        ask = onnx_asker(to_onnx(model, info).SerializeToString(), threads=1)
-        image = torch.full((1, 1, view.height, view.width), 127.0)
+        content = to_onnx(model, info).SerializeToString()
+        drawn = torch.Generator().manual_seed(0)
+        image = 255 * torch.rand((1, 1, view.height, view.width), generator=drawn)
+        asks = {
+            kind: onnx_asker(one, threads=1)
+            for kind, one in (("onnx", content), ("int8", to_int8(content, [image])))
+        }
         found[run.model] = {
             "network": describe(run.network),
             "parameters": sum(weight.numel() for weight in model.parameters()),
             "macs": count_macs(model, view),
             "latency_ms": model_latency_ms(model, view),
-            "latency_ms_onnx": median_ms(lambda ask=ask, image=image: ask(image)),  # type: ignore[misc]
+            **{f"latency_ms_{kind}": median_ms(partial(ask, image)) for kind, ask in asks.items()},
         }
     return found

@@ -31,7 +31,7 @@ from pipeline.inference import (
     answer,
     asker,
     check_data,
-    load_test,
+    load_as_they_are,
     read_image,
     view_of,
 )
@@ -62,7 +62,7 @@ def evaluate_run(
     model, info = load_model(models / name)
     index = read_index(shards)
     check_data(info, index, models / name, shards)
-    batches = load_test(shards, index, view_of(info))
+    batches = load_as_they_are(shards, index, "test", view_of(info))
     progress, total = Progress(f"evaluate {name}", "images"), index.images("test")
     answers = answer(asker(model, default_device()), batches, lambda done: progress(done, total))
     data = JudgedData(source=index.source, split="test", version=index.version)

@@ -22,6 +22,7 @@ from pipeline.data.view import Grey, decode
 from pipeline.errors import DataError
 from pipeline.models.folder import ModelInfo
 from pipeline.params import View
+from pipeline.scripts import Split
 
 BATCH: Final = 256
 FORMATS: Final = ("JPEG", "PNG", "WEBP", "BMP")
@@ -94,16 +95,16 @@ def answer(
     return said
 
 
-def load_test(shards: Path, index: Index, view: View) -> Iterator[Batch]:
-    """The test images as they are, every shard checked against the index before it is used.
+def load_as_they_are(shards: Path, index: Index, split: Split, view: View) -> Iterator[Batch]:
+    """A split's images without augmentation, every shard checked against the index before use.
 
     Raises:
         DataError: there are none, or a shard is missing or damaged.
     """
-    found = index.of("test")
+    found = index.of(split)
     if not found:
-        raise DataError(f"{shards} has no test images; rebuild the shards")
-    dataset = ViewDataset(ShardFolder(shards), index, "test", view, seed=None, window=1)
+        raise DataError(f"{shards} has no {split} images; rebuild the shards")
+    dataset = ViewDataset(ShardFolder(shards), index, split, view, seed=None, window=1)
     samples = tuple(shard.samples for shard in found)
     return Loader(dataset, Planner(samples, BATCH, seed=0, window=1)).all_in_order()
 

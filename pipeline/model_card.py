@@ -8,6 +8,7 @@ import yaml
 
 from pipeline.data.shards import Index
 from pipeline.evaluation import Evaluation
+from pipeline.exported import Exported
 from pipeline.reporting.templating import fill
 from pipeline.scripts import BY_NAME
 
@@ -20,6 +21,7 @@ _DATA: Final = {
 def model_card(
     model: dict[str, Any],
     evaluation: Evaluation,
+    exported: Exported,
     *,
     index: Index,
 ) -> str:
@@ -28,6 +30,7 @@ def model_card(
     Args:
         model: what the model folder's model.json holds.
         evaluation: the model, judged.
+        exported: its ONNX models, judged.
         index: of the shards it was trained on.
 
     Raises:
@@ -42,6 +45,7 @@ def model_card(
         front_matter=_front_matter(model, evaluation, judged_on),
         model=model,
         evaluation=evaluation,
+        exported=exported,
         index=index,
         trained_on=_DATA.get(index.source, index.source),
         judged_on=judged_on,

@@ -13,7 +13,7 @@ from pipeline.compute import Compute
 from pipeline.data.generate import generate
 from pipeline.data.loader import Batch
 from pipeline.data.shards import read_index
-from pipeline.inference import Ask, asker, load_test, view_of
+from pipeline.inference import Ask, asker, load_as_they_are, view_of
 from pipeline.models.folder import load_model
 from pipeline.params import Params, load, parse
 from pipeline.prepare import prepare
@@ -31,7 +31,7 @@ def small(root: Path) -> Params:
     content = load(TOP / "params.yaml").model_dump(mode="json")
     content["generate"] |= {"train": 2000, "validation": 200, "test": 600}
     content["data"] |= {"root": str(root)}
-    content["models"]["student"]["training"] |= {"epochs": 8}
+    content["models"]["student"]["training"] |= {"epochs": 16}
     return parse(content, "params.yaml, made small")
 
 
@@ -46,7 +46,7 @@ def student(tmp_path_factory: pytest.TempPathFactory) -> tuple[Ask, tuple[str, .
     compute = Compute(workers=0, loaders=1, threads=1, storage=str(folder / "checkpoints"))
     train_run(params, RUN, compute, shards=shards, models=models)
     model, info = load_model(models / RUN)
-    batches = list(load_test(shards, read_index(shards), view_of(info)))
+    batches = list(load_as_they_are(shards, read_index(shards), "test", view_of(info)))
     words = Batch(
         torch.cat([batch.images for batch in batches]),
         torch.cat([batch.labels for batch in batches]),

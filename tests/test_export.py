@@ -20,19 +20,24 @@ import yaml
 from tiny import CNN, SCRIPTS, VIEW, tiny_info, tiny_jpeg, tiny_model, tiny_params, tiny_shards
 
 from pipeline import export
+from pipeline.data.loader import Batch
 from pipeline.data.shards import read_index
 from pipeline.errors import DataError
 from pipeline.evaluate import evaluate_run
-from pipeline.export import Exported, ExportError, export_run, largest_difference
-from pipeline.inference import Answers
+from pipeline.export import ExportError, export_run, largest_difference
+from pipeline.exported import Exported
+from pipeline.inference import Answers, load_as_they_are
 from pipeline.models.build import build
 from pipeline.models.folder import load_model
-from pipeline.onnx_model import onnx_asker, to_onnx
+from pipeline.onnx_model import onnx_asker, to_int8, to_onnx
 from pipeline.params import Architecture, Crnn, Ocr, Timm, View
 from pipeline.predict import predict
 
 RUN = "student-alone"
-FILES = {"model.safetensors", "model.json", "history.csv", "model.onnx", "README.md", "export.json"}
+FILES = {
+    *("model.safetensors", "model.json", "history.csv"),
+    *("model.onnx", "model.int8.onnx", "README.md", "export.json"),
+}
 
 
 @pytest.fixture(scope="module")
@@ -49,6 +54,12 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     run_export(root)
     return root
+
+
+def judged_accuracy(root: Path) -> float:
+    metrics = root / "reports" / "evaluations" / RUN / "metrics.json"
+    accuracy: float = json.loads(metrics.read_text())["accuracy"]
+    return accuracy
 
 
 def run_export(root: Path) -> Exported:
@@ -72,6 +83,10 @@ def test_an_export_holds_everything_and_says_how_near_it_is(exported: Path) -> N
     assert found.latency_ms_onnx > 0
     for name in ("model.safetensors", "model.json", "history.csv"):
         assert (folder / name).read_bytes() == (exported / "models" / RUN / name).read_bytes()
+
+    assert found.int8.bytes == (folder / "model.int8.onnx").stat().st_size
+    assert found.int8.decisions_equal >= 22
+    assert abs(found.int8.accuracy - judged_accuracy(exported)) <= 100 * 2 / 24
 
     session = onnxruntime.InferenceSession(folder / "model.onnx")
     (given,), (answered,) = session.get_inputs(), session.get_outputs()
@@ -149,6 +164,39 @@ def test_other_networks_export_too(network: Architecture, view: View, tmp_path: 
         images = torch.rand(count, 1, view.height, view.width) * 255
         with torch.inference_mode():
             torch.testing.assert_close(ask(images), model(images), atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "network",
+    [
+        pytest.param(CNN, id="cnn"),
+        pytest.param(Crnn(architecture="crnn", channels=(8, 16), hidden=8, layers=2), id="crnn"),
+        pytest.param(Timm(architecture="timm", name="test_resnet", reduction=8), id="timm"),
+    ],
+)
+def test_in_8_bits_it_says_nearly_the_same_and_has_the_same_bytes(
+    network: Architecture, tmp_path: Path
+) -> None:
+    index = tiny_shards(tmp_path / "shards")
+    model = tiny_model(tmp_path / "model", index, network=network, steps=30)
+    content = to_onnx(model, tiny_info(index, network=network)).SerializeToString()
+    images = [batch.images.float() for batch in every_image(tmp_path / "shards")]
+    first, second = (to_int8(content, images) for _ in range(2))
+    assert first == second
+    proto = onnx.load_from_string(first)
+    assert {"QuantizeLinear", "DequantizeLinear"} <= {node.op_type for node in proto.graph.node}
+    kinds = {item.data_type for item in proto.graph.initializer if len(item.dims) == 4}
+    assert kinds == {onnx.TensorProto.INT8}, "every convolution's weights"
+    said, before = (
+        torch.cat([onnx_asker(model, threads=1)(batch) for batch in images])
+        for model in (first, content)
+    )
+    assert (said.argmax(1) == before.argmax(1)).float().mean() >= 0.9
+    assert onnxruntime.InferenceSession(first).get_modelmeta().custom_metadata_map["scripts"]
+
+
+def every_image(shards: Path) -> list[Batch]:
+    return [*load_as_they_are(shards, read_index(shards), "train", VIEW)]
 
 
 def answers(*logits: list[float]) -> Answers:

@@ -13,7 +13,19 @@ from report_fakes import Workspace, build
 from pipeline import evaluation as evaluations
 from pipeline.data.shards import Index, read_index
 from pipeline.evaluation import Evaluation
+from pipeline.exported import Exported, Int8
 from pipeline.model_card import model_card
+
+EXPORTED = Exported(
+    run="student-ocr",
+    largest_difference=1e-6,
+    decisions_equal=100,
+    test_images=100,
+    onnx_bytes=773_086,
+    latency_ms_onnx=0.15,
+    opset=20,
+    int8=Int8(accuracy=90.25, decisions_equal=99, bytes=211_257, latency_ms=0.10),
+)
 
 
 def parts(workspace: Workspace, run: str) -> tuple[dict[str, Any], Evaluation, Index]:
@@ -24,7 +36,7 @@ def parts(workspace: Workspace, run: str) -> tuple[dict[str, Any], Evaluation, I
 
 def card_of(workspace: Workspace, run: str) -> str:
     model, evaluation, index = parts(workspace, run)
-    return model_card(model, evaluation, index=index)
+    return model_card(model, evaluation, EXPORTED, index=index)
 
 
 def test_card_of_generated_data_says_so(tmp_path: Path) -> None:
@@ -61,6 +73,7 @@ def test_card_has_every_script_and_its_interval(tmp_path: Path) -> None:
     card = card_of(workspace, "student-ocr")
     low, high = evaluation.accuracy_low, evaluation.accuracy_high
     assert f"Wilson 95 % interval {low:.2f} to {high:.2f}" in card
+    assert "| `model.int8.onnx` | accuracy 90.25 %, 0.10 ms; " in card
     for script, score in evaluation.per_script.items():
         assert f"| {script} | {score.images} | {score.accuracy:.2f} |" in card
 
@@ -69,7 +82,7 @@ def test_a_strange_folder_does_not_break_the_card(tmp_path: Path) -> None:
     model, evaluation, index = parts(build(tmp_path), "student-ocr")
     data = evaluation.data.model_copy(update={"source": "my|folder\n# Head: [x]", "split": "all"})
     strange = evaluation.model_copy(update={"data": data})
-    card = model_card(model, strange, index=index)
+    card = model_card(model, strange, EXPORTED, index=index)
     assert "the images in my\\|folder # Head: [x]" in card
     _, front, _ = card.split("---\n", 2)
     assert yaml.safe_load(front)["model-index"][0]["results"][0]["dataset"]["split"] == "all"
@@ -80,4 +93,4 @@ def test_card_refuses_another_models_evaluation(tmp_path: Path) -> None:
     model, _, index = parts(workspace, "student-ocr")
     _, evaluation, _ = parts(workspace, "student-alone")
     with pytest.raises(ValueError, match="student-ocr, the evaluation is of student-alone"):
-        model_card(model, evaluation, index=index)
+        model_card(model, evaluation, EXPORTED, index=index)
