@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Self
+from typing import Any, Final, Self
 
 import requests
 
@@ -22,6 +22,22 @@ from cluster.seaweedfs import Credentials
 from pipeline.files import write_whole
 
 _WAIT: Final = 90.0
+
+
+def nodes_alive(address: str, token: str) -> int | None:
+    """How many nodes a cluster has, once its job server answers."""
+    try:
+        answer = requests.get(
+            f"{address}/nodes?view=summary",
+            headers={"Authorization": f"Bearer {token}"},
+            timeout=5,
+        )
+    except requests.RequestException:
+        return None
+    if answer.status_code != 200:
+        return None
+    nodes: list[dict[str, Any]] = answer.json()["data"]["summary"]
+    return len([one for one in nodes if one.get("raylet", {}).get("state") == "ALIVE"])
 
 
 class Head:

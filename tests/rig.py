@@ -19,9 +19,9 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Final, Self
 
-import requests
+from head import nodes_alive
 
 JOB_SERVER: Final = 8265
 _GCS: Final = 6379
@@ -101,7 +101,7 @@ class Rig:
             role += [f"--dashboard-port={JOB_SERVER}"]
         self._nodes[number] = self._launch(number, role)
         if number == 1:
-            self._wait_until(lambda: self._alive() is not None)
+            self._wait_until(lambda: nodes_alive(self.address, self.token) is not None)
 
     def end(self, number: int) -> None:
         """Ends all that runs on a host at once, as a loss of power would."""
@@ -135,7 +135,7 @@ class Rig:
 
     def wait_for_all(self) -> None:
         """Waits until every host that was started is a node of the cluster."""
-        self._wait_until(lambda: self._alive() == len(self._nodes))
+        self._wait_until(lambda: nodes_alive(self.address, self.token) == len(self._nodes))
 
     def _make(self) -> None:
         bridge = self._name
@@ -188,21 +188,6 @@ class Rig:
             assert all(node.poll() is None for node in self._nodes.values()), said
             assert time.monotonic() < deadline, said
             time.sleep(0.3)
-
-    def _alive(self) -> int | None:
-        """How many nodes there are, once the job server answers."""
-        try:
-            answer = requests.get(
-                f"{self.address}/nodes?view=summary",
-                headers={"Authorization": f"Bearer {self.token}"},
-                timeout=5,
-            )
-        except requests.RequestException:
-            return None
-        if answer.status_code != 200:
-            return None
-        nodes: list[dict[str, Any]] = answer.json()["data"]["summary"]
-        return len([one for one in nodes if one.get("raylet", {}).get("state") == "ALIVE"])
 
     def _take_away(self) -> None:
         for number, host in enumerate(self._hosts, 1):

@@ -12,10 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import requests
 import yaml
 from commands import descendants, environment, run, start, wait_until
-from head import Head
+from head import Head, nodes_alive
 from projects import make_project
 from pyarrow import parquet
 from searching import GOOD, SPACE, change, journal, project, settings
@@ -277,7 +276,7 @@ def test_a_node_that_dies_takes_no_trial_with_it(tmp_path: Path) -> None:
     folder = project(tmp_path / "p", epochs=60, trials=3, scheduler="none")
     with Head(cpus=1, environment={"PYTHONPATH": str(TOP)}) as head:
         node = _join(head)
-        wait_until(lambda: _nodes(head) == 2, node)
+        wait_until(lambda: nodes_alive(head.address, head.token) == 2, node)
         extra = {"RAY_ADDRESS": head.node, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": head.token}
         with (folder / "out.txt").open("wb") as out:
             process = subprocess.Popen(
@@ -329,13 +328,3 @@ def _join(head: Head) -> subprocess.Popen[bytes]:
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-
-
-def _nodes(head: Head) -> int:
-    """How many nodes the cluster has."""
-    answer = requests.get(
-        f"{head.address}/nodes?view=summary",
-        headers={"Authorization": f"Bearer {head.token}"},
-        timeout=10,
-    )
-    return [one["raylet"]["state"] for one in answer.json()["data"]["summary"]].count("ALIVE")
