@@ -115,6 +115,12 @@ ROWS = (
     ("the same less the default's", "search", "over_default", ""),
     ("trials an hour, stored over live targets", "search", "stored_over_live", "at least 2"),
     ("share of a search's time that it does not train", "search", "wasted", "at most 0.1"),
+    ("words whose script Tesseract tells, %", "tesseract", "tesseract_accuracy", ""),
+    ("the same of the seven scripts that it can find", "tesseract", "tesseract_seven", ""),
+    ("words whose script the student tells, %", "tesseract", "student_accuracy", ""),
+    ("the same of these seven scripts", "tesseract", "student_seven", ""),
+    ("milliseconds of a word, Tesseract", "tesseract", "tesseract_milliseconds", ""),
+    ("milliseconds of a word, the student", "tesseract", "student_milliseconds", ""),
     ("flow over plain dvc repro, all stages, seconds", "flow", "seconds", "at most 15"),
 )
 

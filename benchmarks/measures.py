@@ -14,13 +14,14 @@ from benchmarks.sizes import compare_sizes
 from benchmarks.startup import startup_seconds
 from benchmarks.streaming import streaming_ratios
 from benchmarks.targets import target_ratios
+from benchmarks.tesseract import beside_tesseract
 from benchmarks.training import ray_ratio
 from pipeline.data.shards import Index
 from pipeline.params import Params
 
 MEASURES: Final = (
     *("loader", "training", "scaling", "startup", "streaming", "sizes", "flow", "targets"),
-    "search",
+    *("search", "tesseract"),
 )
 
 
@@ -47,5 +48,6 @@ def measure(name: str, settings: Params, index: Index, folder: Path, pairs: int)
         "flow": lambda: {"seconds": flow_overhead(pairs)},
         "targets": lambda: target_ratios(settings, folder, pairs),
         "search": lambda: search_figures(settings, folder, pairs),
+        "tesseract": lambda: beside_tesseract(settings, index),
     }
     return measures[name]()
