@@ -384,13 +384,20 @@ def parse(content: Any, name: str) -> Params:
         UsageError: as :func:`load`.
     """
     try:
-        return Params.model_validate(content)
+        found = Params.model_validate(content)
     except ValidationError as error:
         lines = _lines(error)
         count = f"{len(lines)} error" + ("s" if len(lines) > 1 else "")
         raise UsageError(
             "\n".join([f"{count} in {name}:", *(f"  {line}" for line in lines)])
         ) from error
+    if found.search.settings:
+        # No stage depends on it: students would not be trained anew.
+        raise UsageError(
+            f"1 error in {name}:\n  search.settings: taken from search/best.yaml alone; write "
+            "settings where they belong, or set search.used to best"
+        )
+    return found
 
 
 def _lines(error: ValidationError) -> list[str]:

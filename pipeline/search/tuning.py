@@ -66,7 +66,7 @@ def trials_at_once(compute: Compute) -> int:
     ray_cluster.connect()
     machines = ray_cluster.machines()
     share = share_of(compute, machines)
-    room = room_for(_in_units(share), map(_in_units, machines))
+    room = room_for(share, machines)
     if not room:
         takes = " and ".join(f"{amount:g} {kind}" for kind, amount in share.items())
         raise UsageError(
@@ -74,11 +74,6 @@ def trials_at_once(compute: Compute) -> int:
             "DISTILL_TRIAL_GPUS to less"
         )
     return room
-
-
-def _in_units(amounts: Mapping[str, float]) -> dict[str, float]:
-    # Ray counts in ten-thousandths, of which five times 0.2 are just one.
-    return {kind: round(10_000 * amount) for kind, amount in amounts.items()}
 
 
 def remove_checkpoints(storage: str, search: str, trial: str = "") -> None:

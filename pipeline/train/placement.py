@@ -38,8 +38,10 @@ def share_of(compute: Compute, *, gpu: bool | None, loaders: int) -> dict[str, f
 
 def room_for(share: Mapping[str, float], machines: Iterable[Mapping[str, float]]) -> int:
     """How many workers of this share fit on the machines, each given as what Ray counts on it."""
+    # Ray counts in ten-thousandths, of which five times 0.2 are just one.
+    taken = {kind: round(10_000 * amount) for kind, amount in share.items()}
     return sum(
-        int(min(machine.get(kind, 0) // amount for kind, amount in share.items()))
+        min(round(10_000 * machine.get(kind, 0)) // amount for kind, amount in taken.items())
         for machine in machines
     )
 

@@ -139,6 +139,15 @@ def test_parameters_with_a_search_survive_a_journey_as_json() -> None:
     assert Params.model_validate_json(chosen.model_dump_json()) == chosen
 
 
+def test_settings_that_a_search_is_to_find_are_refused_in_params_yaml(tmp_path: Path) -> None:
+    content = params().model_dump(mode="json")
+    content["search"]["settings"] = {"training.lr": 0.1}
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(content))
+    done = run(tmp_path, "train", "student-cnn")
+    assert done.returncode == 2
+    assert "search.settings: taken from search/best.yaml alone" in done.stderr
+
+
 def test_a_number_that_yaml_takes_for_a_text_is_a_number() -> None:
     space = yaml.safe_load("{training.lr: {choice: [1e-3, 0.01]}, teacher: {choice: [1e-3x]}}")
     dimensions = params(space=space).search.space

@@ -47,6 +47,7 @@ def test_workers_leave_gpus_alone_where_that_is_asked() -> None:
 
 def test_no_worker_is_spread_over_two_machines() -> None:
     assert room_for({"CPU": 2}, [{"CPU": 3.0}, {"CPU": 1.0}, {"CPU": 4.0}, {}]) == 3
+    assert room_for({"CPU": 1, "GPU": 0.2}, [{"CPU": 16.0, "GPU": 1.0}]) == 5
 
 
 @pytest.mark.parametrize(
