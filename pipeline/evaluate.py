@@ -18,6 +18,7 @@ from torchmetrics.functional.classification import (
 )
 
 from pipeline import evaluation
+from pipeline.calibration import calibration
 from pipeline.cost import count_macs, model_latency_ms
 from pipeline.data.loader import Batch
 from pipeline.data.shards import read_index
@@ -62,11 +63,15 @@ def evaluate_run(
     model, info = load_model(models / name)
     index = read_index(shards)
     check_data(info, index, models / name, shards)
-    batches = load_as_they_are(shards, index, "test", view_of(info))
     progress, total = Progress(f"evaluate {name}", "images"), index.images("test")
-    answers = answer(asker(model, default_device()), batches, lambda done: progress(done, total))
+    ask, view = asker(model, default_device()), view_of(info)
+    batches = load_as_they_are(shards, index, "test", view)
+    answers = answer(ask, batches, lambda done: progress(done, total))
+    validation = answer(ask, load_as_they_are(shards, index, "validation", view))
     data = JudgedData(source=index.source, split="test", version=index.version)
     judged = _judge(models / name, model, info, answers, data)
+    found = calibration(answers, validation)
+    judged = judged.model_copy(update={"calibration": found})
     evaluation.write(folder / name, judged, predictions(answers, info.scripts))
     log.info("%s: %.2f %% of %d test images", name, judged.accuracy, judged.images)
     return judged

@@ -48,6 +48,38 @@ class JudgedData(_Record):
     version: str
 
 
+class Bin(_Record):
+    """Images of whose script a model is about equally sure.
+
+    Attributes:
+        images: how many.
+        confidence: the mean probability of its choice, in percent.
+        accuracy: how many of them it reads right, in percent.
+    """
+
+    images: int
+    confidence: float
+    accuracy: float
+
+
+class Calibration(_Record):
+    """How sure a model is where it is right.
+
+    Attributes:
+        error: expected calibration error, in percent points.
+        temperature: that logits are to be divided by, chosen on the validation images.
+        error_scaled: with that temperature.
+        bins: from the least sure on.
+        bins_scaled: with that temperature.
+    """
+
+    error: float
+    temperature: float
+    error_scaled: float
+    bins: tuple[Bin, ...]
+    bins_scaled: tuple[Bin, ...]
+
+
 class Evaluation(_Record):
     """One model judged on one set of images.
 
@@ -65,6 +97,7 @@ class Evaluation(_Record):
         macs: multiply-accumulates of one image.
         model_bytes: size of ``model.safetensors``.
         latency_ms: median of one image on one CPU thread, in PyTorch.
+        calibration: null for a folder of images, which holds none to choose a temperature by.
     """
 
     run: str
@@ -86,6 +119,7 @@ class Evaluation(_Record):
     macs: int
     model_bytes: int
     latency_ms: float
+    calibration: Calibration | None = None
 
 
 @dataclass(frozen=True)

@@ -13,11 +13,13 @@ import torch
 from tiny import CNN, SCRIPTS, VIEW, tiny_images, tiny_model, tiny_params, tiny_shards
 
 from pipeline import evaluation
+from pipeline.calibration import temperature
 from pipeline.cost import count_macs, median_ms, model_latency_ms, one_thread
 from pipeline.data.view import decode, fit
 from pipeline.errors import DataError, UsageError
 from pipeline.evaluate import evaluate_folder, evaluate_run
 from pipeline.evaluation import Evaluation
+from pipeline.inference import answer, asker, load_as_they_are
 from pipeline.models.build import build
 from pipeline.models.folder import WEIGHTS_FILE, read_info, save_model
 from pipeline.params import Crnn
@@ -43,6 +45,21 @@ def write_images(folder: Path) -> None:
             path = folder / image.script / f"{image.key}.jpg"
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(image.read())
+
+
+def test_the_temperature_is_chosen_by_validation_images_and_only_there(tmp_path: Path) -> None:
+    index = tiny_shards(tmp_path / "shards")
+    model = tiny_model(tmp_path / "models" / RUN, index, steps=20)
+    found = judge(tmp_path).calibration
+    assert found is not None
+    validation = answer(
+        asker(model, torch.device("cpu")),
+        load_as_they_are(tmp_path / "shards", index, "validation", VIEW),
+    )
+    assert found.temperature == pytest.approx(temperature(validation.logits, validation.labels))
+    assert sum(one.images for one in found.bins) == 24
+    write_images(tmp_path / "words")
+    assert evaluate_folder(tmp_path / "models" / RUN, tmp_path / "words").calibration is None
 
 
 def test_every_number_follows_from_what_the_model_says(tmp_path: Path) -> None:

@@ -73,6 +73,7 @@ def test_card_has_every_script_and_its_interval(tmp_path: Path) -> None:
     card = card_of(workspace, "student-ocr")
     low, high = evaluation.accuracy_low, evaluation.accuracy_high
     assert f"Wilson 95 % interval {low:.2f} to {high:.2f}" in card
+    assert "calibration error on the test images is 3.25 points, and 0.75 where" in card
     assert "| `model.int8.onnx` | accuracy 90.25 %, 0.10 ms; " in card
     for script, score in evaluation.per_script.items():
         assert f"| {script} | {score.images} | {score.accuracy:.2f} |" in card

@@ -165,6 +165,13 @@ def test_the_student_is_chosen_on_validation(workspace: Workspace) -> None:
     assert "The student: student-ensemble" in page
 
 
+def test_how_sure_every_run_is_is_drawn(workspace: Workspace) -> None:
+    _, page = write(workspace)
+    assert page.count("error 3.25; 0.75 at temperature 1.50") == len(all_runs(workspace.params))
+    # Half of a width of 198 and of a height of 90 pixels: 60 % sure, right in half of the cases.
+    assert 'points="152.8,53.0 226.1,12.5"' in page
+
+
 def test_every_misread_word_is_shown_with_its_picture(workspace: Workspace) -> None:
     _, page = write(workspace)
     chosen = re.search(r"The student: ([\w-]+)", page)

@@ -6,10 +6,11 @@ Coordinates are rounded, so that the same numbers give the same bytes on every m
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from pipeline.evaluation import Calibration
 from pipeline.reporting.evidence import Epoch, RunEvidence
 from pipeline.reporting.templating import short
 
@@ -80,6 +81,19 @@ class Curves:
     loss: Panel
 
 
+@dataclass(frozen=True)
+class Reliability:
+    """How often one run is right where it is so sure, with its logits as they are and scaled."""
+
+    run: str
+    role: str
+    calibration: Calibration
+    plain: str
+    scaled: str
+    ideal: str
+    ticks: tuple[tuple[Tick, ...], tuple[Tick, ...]]
+
+
 def scatter(
     runs: Sequence[RunEvidence], cost: Callable[[RunEvidence], float], x_label: str, unit: str
 ) -> Scatter:
@@ -145,6 +159,37 @@ def curves(runs: Sequence[RunEvidence]) -> tuple[Curves, ...]:
             loss=_panel(run, lambda epoch: epoch.validation_loss, loss_axis),
         )
         for run in runs
+    )
+
+
+def reliability(runs: Sequence[RunEvidence]) -> tuple[Reliability, ...]:
+    """Accuracy against confidence, of every run that was judged on a test split."""
+
+    def x_of(percent: float) -> float:
+        return SMALL_LEFT + percent / 100 * (SMALL_RIGHT - SMALL_LEFT)
+
+    def y_of(percent: float) -> float:
+        return SMALL_BOTTOM - percent / 100 * (SMALL_BOTTOM - SMALL_TOP)
+
+    def points(places: Iterable[tuple[float, float]]) -> str:
+        return " ".join(f"{x_of(x):.1f},{y_of(y):.1f}" for x, y in places)
+
+    ticks = (
+        tuple(Tick(round(x_of(value), 1), f"{value:g}") for value in (0, 50, 100)),
+        tuple(Tick(round(y_of(value), 1), f"{value:g}") for value in (0, 50, 100)),
+    )
+    return tuple(
+        Reliability(
+            run=run.name,
+            role=run.run.role,
+            calibration=found,
+            plain=points((one.confidence, one.accuracy) for one in found.bins),
+            scaled=points((one.confidence, one.accuracy) for one in found.bins_scaled),
+            ideal=points([(0, 0), (100, 100)]),
+            ticks=ticks,
+        )
+        for run in runs
+        if (found := run.evaluation.calibration) is not None
     )
 
 

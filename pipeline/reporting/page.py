@@ -27,6 +27,7 @@ CONTENTS: Final = (
     ("curves", "Learning curves"),
     ("scripts", "Per script"),
     ("confusion", "Confusions"),
+    ("calibration", "How sure it is"),
     ("misread", "Misread words"),
     ("data", "The data"),
     ("audit", "Audit"),
@@ -75,6 +76,7 @@ def _results(params: Params, evidence: Evidence) -> dict[str, Any]:
             runs, lambda run: run.evaluation.latency_ms, "ms for one image on one CPU thread", "ms"
         ),
         "curves": figures.curves(runs),
+        "reliability": figures.reliability(runs),
         "worst": max(
             100 - score.accuracy
             for evaluation in evaluations
