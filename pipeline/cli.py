@@ -408,7 +408,10 @@ def _show(result: Any, as_json: bool) -> None:
         return
     for part in result if isinstance(result, list) else [result]:
         for name, value in part.items():
-            shown = ", ".join(map(str, value)) if isinstance(value, list) else value
+            if isinstance(value, dict):
+                shown = ", ".join(f"{key} {one}" for key, one in value.items())
+            else:
+                shown = ", ".join(map(str, value)) if isinstance(value, list) else value
             typer.echo(f"{name}: {shown}")
 
 

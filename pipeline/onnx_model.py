@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import tempfile
 import warnings
 from collections.abc import Iterable
@@ -92,15 +93,20 @@ def to_int8(content: bytes, images: Iterable[Tensor]) -> bytes:
     """
     with tempfile.TemporaryDirectory(prefix="distill-") as folder:
         out = Path(folder) / "model.onnx"
-        quantize_static(
-            onnx.load_from_string(content),
-            out,
-            _Shown(images),
-            op_types_to_quantize=["Conv", "Gemm", "MatMul"],
-            per_channel=True,
-            activation_type=QuantType.QUInt8,
-            weight_type=QuantType.QInt8,
-        )
+        # It advises, through the root logger, to fold what the exporter has folded already.
+        logging.disable(logging.WARNING)
+        try:
+            quantize_static(
+                onnx.load_from_string(content),
+                out,
+                _Shown(images),
+                op_types_to_quantize=["Conv", "Gemm", "MatMul"],
+                per_channel=True,
+                activation_type=QuantType.QUInt8,
+                weight_type=QuantType.QInt8,
+            )
+        finally:
+            logging.disable(logging.NOTSET)
         proto = onnx.load(out)
     _strip(proto.graph)
     onnx.checker.check_model(proto)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
@@ -9,12 +10,14 @@ from typing import Final
 import yaml
 from pydantic import Field
 
-from pipeline.errors import DataError
+from pipeline.errors import DataError, UsageError
 from pipeline.files import write_whole
 from pipeline.params import Params, Section
 from pipeline.runs import find
 from pipeline.search.journal import LATENCY, Tried
-from pipeline.search.settings import OF_A_RUN, Value
+from pipeline.search.settings import OF_A_RUN, TEACHER, Value
+
+log = logging.getLogger(__name__)
 
 SEARCH: Final = Path("search")
 BEST_FILE: Final = "best.yaml"
@@ -138,12 +141,22 @@ def with_best(params: Params, name: str, folder: Path = SEARCH) -> Params:
 
     Raises:
         DataError: see :func:`read_best`.
-        UsageError: there is no such run.
+        UsageError: there is no such run, or nothing was searched.
     """
     # Every other command needs the runs' names alone.
     if params.search.used == "none" or find(params, name).role != "student" or name in params.runs:
         return params
     best = read_best(folder / BEST_FILE)
+    if not best.settings:
+        raise UsageError(
+            f"search.used is best, but {folder / BEST_FILE} holds no setting: set search.trials to "
+            "what it was and search (what was tried is kept), or set search.used to none"
+        )
+    if TEACHER in best.settings:
+        log.info(
+            "%s takes the setting of %s but for its teacher, which was %s there",
+            *(name, folder / BEST_FILE, best.settings[TEACHER]),
+        )
     settings = {key: value for key, value in best.settings.items() if key in OF_A_RUN}
     used = params.search.model_copy(update={"used": "none", "settings": settings})
     return params.model_copy(update={"search": used})

@@ -8,7 +8,7 @@ from typing import Any
 from pipeline.reporting.templating import fill
 from pipeline.search.best import Best
 from pipeline.search.journal import Tried
-from pipeline.search.settings import Search, Value
+from pipeline.search.settings import WIDTH, Search, Value
 
 
 def page_of(search: Search, best: Best, trials: Sequence[Tried]) -> str:
@@ -24,7 +24,8 @@ def page_of(search: Search, best: Best, trials: Sequence[Tried]) -> str:
             "parallel": pictures.parallel(search.space, judged),
             "importance": pictures.importance(search, judged),
             "budget": pictures.best_so_far(tried),
-            "pareto": pictures.pareto(judged),
+            # Of one network latencies differ by chance alone.
+            "pareto": pictures.pareto(judged) if WIDTH in search.space else None,
         }
     return fill(
         "search.html.j2",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -13,6 +13,7 @@ from pipeline.params import Params
 from pipeline.search.best import BEST_FILE, SEARCH, Best, write_best
 from pipeline.search.journal import Tried
 from pipeline.search.page import page_of
+from pipeline.search.settings import Value
 from pipeline.search.table import TRIALS_FILE, write_table
 
 ZOO: Final = "zoo"
@@ -47,7 +48,7 @@ def run_search(
         TrainingError: no trial came to an accuracy.
     """
     if not params.search.trials:
-        return _write(params, Best(), [], None, folder)
+        return _write(params, Best(), [], None, {}, folder)
     # PyTorch, Optuna and Ray take seconds to import.
     from pipeline.search.search import Searching  # noqa: PLC0415
 
@@ -56,17 +57,23 @@ def run_search(
     searching.explore()
     best = searching.best()
     searching.repeat(best)
-    return _write(params, searching.result(best), searching.trials, searching.zoo, folder)
+    found, trials = searching.result(best), searching.trials
+    return _write(params, found, trials, searching.zoo, searching.of_default, folder)
 
 
 def _write(
-    params: Params, best: Best, trials: Sequence[Tried], zoo: Path | None, folder: Path
+    params: Params,
+    best: Best,
+    trials: Sequence[Tried],
+    zoo: Path | None,
+    default: Mapping[str, Value],
+    folder: Path,
 ) -> Best:
     with whole_folder(folder / ZOO) as part:
         models = sorted(zoo.glob("[!.]*")) if zoo else []
         for model in models:
             shutil.copytree(model, part / model.name)
-    write_table(folder / TRIALS_FILE, trials, [model.name for model in models])
+    write_table(folder / TRIALS_FILE, trials, [model.name for model in models], default)
     write_whole(folder / PAGE_FILE, page_of(params.search, best, trials))
     write_best(folder / BEST_FILE, best)
     return best

@@ -109,6 +109,11 @@ class Searching:
         """All trials so far, those with new seeds among them."""
         return [*self._journal.trials.values()]
 
+    @property
+    def of_default(self) -> dict[str, Value]:
+        """The default's own setting, as far as the space holds it."""
+        return self._space.of_default()
+
     def explore(self) -> None:
         """Tries settings until the budget is spent.
 
@@ -130,9 +135,10 @@ class Searching:
         search, seed = self._params.search, self._params.seed
         at_once = min(left, trials_at_once(self._compute))
         self._see_to_targets((seed, *pair) for pair in self._space.asked())
+        going_on = len([one for one in known if one.state == "running"])
         log.info(
-            "%d trials, %d at once, after %d that have ended",
-            *(left, at_once, search.trials - left),
+            "%d trials, %d at once, after %d that have ended; %d of these go on where they were",
+            *(left, at_once, search.trials - left, going_on),
         )
         log.info(ROW, "trial", "", "accuracy", "best", "setting")
         dimensions = self._space.dimensions

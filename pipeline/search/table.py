@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -12,6 +12,7 @@ from pyarrow import parquet
 
 from pipeline.files import write_whole
 from pipeline.search.journal import Tried, model_name
+from pipeline.search.settings import Value
 
 TRIALS_FILE: Final = "trials.parquet"
 _FIRST: Final = {
@@ -27,19 +28,29 @@ _FIRST: Final = {
 _KINDS: Final = {bool: pyarrow.bool_(), int: pyarrow.int64(), float: pyarrow.float64()}
 
 
-def write_table(path: Path, trials: Sequence[Tried], kept: Collection[str]) -> None:
+def write_table(
+    path: Path,
+    trials: Sequence[Tried],
+    kept: Collection[str],
+    default: Mapping[str, Value],
+) -> None:
     """Writes the table.
 
     A trial that failed before its first epoch has a row without one. ``checkpoint`` is the model
     folder of that epoch, beside the table, and null where it was not kept. Settings have the names
-    they have in the space, null where the default was trained again.
+    they have in the space; one that the default has outside of it is null where that was trained.
 
     Args:
         path: of the file.
         trials: all.
         kept: the names of the models in the zoo.
+        default: its own setting, as far as the space holds it.
     """
-    rows = [row for trial in trials for row in _rows(trial, kept)]
+    rows = [
+        {**(default if trial.role == "default" else {}), **row}
+        for trial in trials
+        for row in _rows(trial, kept)
+    ]
     names = [*_FIRST, *sorted({name for row in rows for name in row} - set(_FIRST))]
     columns = {name: [row.get(name) for row in rows] for name in names}
     table = pyarrow.table(

@@ -97,7 +97,7 @@ def test_the_table_names_the_model_folders_that_were_kept(tmp_path: Path) -> Non
     journal = Journal(tmp_path / "journal.jsonl")
     journal.end(journal.begin("search", 0, {"training.lr": 0.5}).number, "failed", "it broke")
     trials = journal.of("search")
-    write_table(tmp_path / "trials.parquet", trials, ["trial-0002-epoch-001"])
+    write_table(tmp_path / "trials.parquet", trials, ["trial-0002-epoch-001"], {})
     rows = parquet.read_table(tmp_path / "trials.parquet").to_pylist()
     assert [(row["trial"], row["epoch"]) for row in rows] == [
         *((1, 1), (1, 2), (2, 1), (2, 2), (3, 1), (4, 1)),
@@ -117,7 +117,7 @@ def test_a_model_that_a_kill_cut_short_is_not_kept(tmp_path: Path) -> None:
 
 
 def test_an_empty_table_is_one(tmp_path: Path) -> None:
-    write_table(tmp_path / "trials.parquet", [], [])
+    write_table(tmp_path / "trials.parquet", [], [], {})
     table = parquet.read_table(tmp_path / "trials.parquet")
     assert table.num_rows == 0
     assert {"trial", "epoch", "seed", "checkpoint"} <= set(table.column_names)

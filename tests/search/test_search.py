@@ -158,6 +158,9 @@ def test_the_best_is_chosen_on_validation_and_trained_again_beside_the_default(
     assert compared["difference"] == pytest.approx((sum(ours) - sum(theirs)) / 2)
     assert compared["low"] <= compared["difference"] <= compared["high"]
     assert best["verdict"].startswith("The search was ")
+    for row in (row for row in rows if row["role"] == "default"):
+        assert (row["teacher"], row["distillation.weight"]) == (GOOD, 0.9)
+        assert row["training.lr"] is None, "the space does not hold it"
     again = [row for row in rows if row["role"] == "best"]
     assert {row["training.lr"] for row in again} == {best["settings"]["training.lr"]}
 

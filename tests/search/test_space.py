@@ -118,6 +118,11 @@ def test_students_take_what_was_found_and_nobody_else_does(tmp_path: Path) -> No
         assert with_best(chosen, name, tmp_path / "none") is chosen
 
 
+def test_where_nothing_was_searched_there_is_nothing_to_take(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"holds no setting: set search\.trials to what it was"):
+        with_best(used(tmp_path, settings={}), "student-cnn", tmp_path / "search")
+
+
 def test_parameters_that_took_it_travel_without_the_file(tmp_path: Path) -> None:
     taken = with_best(used(tmp_path, settings=FOUND), "student-cnn", tmp_path / "search")
     sent = Params.model_validate_json(taken.model_dump_json())
