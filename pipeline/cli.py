@@ -259,6 +259,30 @@ def evaluate(
 
 
 @app.command()
+def robustness(
+    runs: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[RUN...]", help="Runs; the chain of the first teacher if none."),
+    ] = None,
+    words: Annotated[int, typer.Option(help="Test words, evenly spread over the split.")] = 500,
+    params_file: ParamsFile = PARAMS,
+    as_json: Json = False,
+) -> None:
+    """Measure how accuracy falls as images get worse, and write reports/robustness."""
+    from pipeline.reporting.robustness_page import PAGE_FILE, write
+    from pipeline.robustness import default_runs, measure
+
+    settings = params.load(params_file)
+    found = measure(settings, runs or default_runs(settings), words, models=MODELS, shards=SHARDS)
+    write(REPORTS / "robustness", found)
+    if as_json:
+        _show(found.model_dump(mode="json"), True)
+        return
+    _table(f"accuracy in percent on {found.words} words", found.table())
+    _show({"page": str((REPORTS / "robustness" / PAGE_FILE).resolve())}, False)
+
+
+@app.command()
 def report(params_file: ParamsFile = PARAMS, as_json: Json = False) -> None:
     """Write reports/summary.json and reports/index.html, and print the result table."""
     from pipeline.report import summary_table, write_report
