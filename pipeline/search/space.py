@@ -50,7 +50,7 @@ class Space(Section):
         own |= dict.fromkeys(FACTORS, 1)
         for said, weights in self.teachers.items():
             if shares(weights) == self.default.teachers:
-                own[TEACHER] = said
+                own.setdefault(TEACHER, said)
         return {
             key: own[key]
             for key, dimension in self.dimensions.items()
