@@ -283,6 +283,63 @@ def robustness(
 
 
 @app.command()
+def replicate(
+    runs: Annotated[
+        list[str] | None, typer.Argument(metavar="[RUN...]", help="Students; all if none.")
+    ] = None,
+    seeds: Annotated[str, typer.Option(help="Seeds, with commas between.")] = "1,2,3,4,5",
+    also: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="DIR", help="Labelled images to judge on too; may come again."),
+    ] = None,
+    title: Annotated[str, typer.Option(help="What the page calls it.")] = "Students",
+    out: Annotated[Path, typer.Option(help="The file to write.")] = Path("results/students.json"),
+    params_file: ParamsFile = PARAMS,
+    as_json: Json = False,
+) -> None:
+    """Train students again with other seeds, judge them, and compare them with intervals.
+
+    Teachers and assistants stay as they are. Goes on where it was interrupted.
+    """
+    from pipeline.files import write_whole
+    from pipeline.replicate import replicate as train_again
+
+    try:
+        chosen = [int(seed) for seed in seeds.split(",")]
+    except ValueError:
+        raise UsageError(f"--seeds {seeds}: give numbers with commas, e.g. 1,2,3") from None
+    found = train_again(
+        params.load(params_file),
+        runs or [],
+        chosen,
+        compute.load(),
+        title=title,
+        shards=SHARDS,
+        models=MODELS,
+        others=also or [],
+    )
+    write_whole(out, found.model_dump_json(indent=1) + "\n")
+    if as_json:
+        _show(found.model_dump(mode="json"), True)
+        return
+    for one in found.judged:
+        rows = [["run", "accuracy %", "95 % interval"]]
+        rows += [
+            [run.run, f"{run.accuracy:.2f}", f"{run.low:.2f} to {run.high:.2f}"] for run in one.runs
+        ]
+        _table(f"{one.images} images of {one.data.source}", rows)
+    _show({"results": str(out), "page": "python -m pipeline results writes it"}, False)
+
+
+@app.command()
+def results(as_json: Json = False) -> None:
+    """Write docs/results.md from the JSON in results/."""
+    from pipeline.reporting.results_page import PAGE, RESULTS, write_results
+
+    _show({"page": str(PAGE), "files": write_results(RESULTS, PAGE)}, as_json)
+
+
+@app.command()
 def report(params_file: ParamsFile = PARAMS, as_json: Json = False) -> None:
     """Write reports/summary.json and reports/index.html, and print the result table."""
     from pipeline.report import summary_table, write_report

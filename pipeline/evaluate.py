@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -49,36 +50,44 @@ log = logging.getLogger(__name__)
 _NAMED_FILES = 10
 
 
-def evaluate_run(
-    params: Params, name: str, *, models: Path, shards: Path, folder: Path
-) -> Evaluation:
-    """Judges a run's model on the test split, and keeps that in ``folder/<name>/``.
+@dataclass(frozen=True)
+class Asked:
+    """A model, and what it said of labelled images.
+
+    Attributes:
+        folder: the model's.
+        model: on the device that it was asked on.
+        info: of the model.
+        answers: in a fixed order.
+        data: which images these are.
+    """
+
+    folder: Path
+    model: ScriptClassifier
+    info: ModelInfo
+    answers: Answers
+    data: JudgedData
+
+
+def ask_about_test(folder: Path, shards: Path) -> Asked:
+    """Asks a model about the test split.
 
     Raises:
-        UsageError: params.yaml asks for no such run.
         DataError: the model or a shard is missing or damaged, or the model was trained on other
             data than the shards hold.
     """
-    find(params, name)
-    model, info = load_model(models / name)
+    model, info = load_model(folder)
     index = read_index(shards)
-    check_data(info, index, models / name, shards)
-    progress, total = Progress(f"evaluate {name}", "images"), index.images("test")
-    ask, view = asker(model, default_device()), view_of(info)
-    batches = load_as_they_are(shards, index, "test", view)
-    answers = answer(ask, batches, lambda done: progress(done, total))
-    validation = answer(ask, load_as_they_are(shards, index, "validation", view))
+    check_data(info, index, folder, shards)
+    progress, total = Progress(f"evaluate {info.run}", "images"), index.images("test")
+    batches = load_as_they_are(shards, index, "test", view_of(info))
+    answers = answer(asker(model, default_device()), batches, lambda done: progress(done, total))
     data = JudgedData(source=index.source, split="test", version=index.version)
-    judged = _judge(models / name, model, info, answers, data)
-    found = calibration(answers, validation)
-    judged = judged.model_copy(update={"calibration": found})
-    evaluation.write(folder / name, judged, predictions(answers, info.scripts))
-    log.info("%s: %.2f %% of %d test images", name, judged.accuracy, judged.images)
-    return judged
+    return Asked(folder, model, info, answers, data)
 
 
-def evaluate_folder(model_folder: Path, data: Path) -> Evaluation:
-    """Judges a model on a folder or zip of labelled images, in any of CVSI-2015's layouts.
+def ask_about_folder(folder: Path, data: Path) -> Asked:
+    """Asks a model about a folder or zip of labelled images, in any of CVSI-2015's layouts.
 
     Images of scripts that the model does not know are left out. One that cannot be read is an
     error, not a wrong answer and not a smaller test.
@@ -87,7 +96,7 @@ def evaluate_folder(model_folder: Path, data: Path) -> Evaluation:
         DataError: the model or the folder is missing or damaged, or an image cannot be read; every
             such image is counted, the first ones are named.
     """
-    model, info = load_model(model_folder)
+    model, info = load_model(folder)
     source = read_labelled(data, info.scripts)
     for note in source.notes:
         log.warning("%s: %s", data, note)
@@ -103,8 +112,41 @@ def evaluate_folder(model_folder: Path, data: Path) -> Evaluation:
     answers = answer(asker(model, default_device()), batches)
     # Another's folder may be called "cvsi": its name alone must not pass for that data set.
     origin = "generated" if source.generated is not None else f"folder {data.resolve().name}"
-    judged = JudgedData(source=origin, split="all", version=version)
-    return _judge(model_folder, model, info, answers, judged)
+    return Asked(
+        folder, model, info, answers, JudgedData(source=origin, split="all", version=version)
+    )
+
+
+def evaluate_run(
+    params: Params, name: str, *, models: Path, shards: Path, folder: Path
+) -> Evaluation:
+    """Judges a run's model on the test split, and keeps that in ``folder/<name>/``.
+
+    Raises:
+        UsageError: params.yaml asks for no such run.
+        DataError: see :func:`ask_about_test`.
+    """
+    find(params, name)
+    asked = ask_about_test(models / name, shards)
+    view = view_of(asked.info)
+    validation = answer(
+        asker(asked.model, default_device()),
+        load_as_they_are(shards, read_index(shards), "validation", view),
+    )
+    found = calibration(asked.answers, validation)
+    judged = _judge(asked).model_copy(update={"calibration": found})
+    evaluation.write(folder / name, judged, predictions(asked.answers, asked.info.scripts))
+    log.info("%s: %.2f %% of %d test images", name, judged.accuracy, judged.images)
+    return judged
+
+
+def evaluate_folder(model_folder: Path, data: Path) -> Evaluation:
+    """Judges a model on a folder or zip of labelled images, in any of CVSI-2015's layouts.
+
+    Raises:
+        DataError: see :func:`ask_about_folder`.
+    """
+    return _judge(ask_about_folder(model_folder, data))
 
 
 def predictions(answers: Answers, scripts: tuple[str, ...]) -> list[Prediction]:
@@ -126,11 +168,12 @@ def predictions(answers: Answers, scripts: tuple[str, ...]) -> list[Prediction]:
     ]
 
 
-def _judge(
-    folder: Path, model: ScriptClassifier, info: ModelInfo, answers: Answers, data: JudgedData
-) -> Evaluation:
+def _judge(asked: Asked) -> Evaluation:
+    model, info, answers = asked.model, asked.info, asked.answers
     if "seed" not in info.parameters:
-        raise DataError(f"{folder / ABOUT_FILE} names no seed in parameters; train the run again")
+        raise DataError(
+            f"{asked.folder / ABOUT_FILE} names no seed in parameters; train the run again"
+        )
     model.cpu()
     said = answers.logits.argmax(dim=1)
     correct = int((said == answers.labels).sum())
@@ -145,7 +188,7 @@ def _judge(
         model=describe(info.network),
         teachers=tuple(info.teachers),
         seeds=(info.parameters["seed"],),
-        data=data,
+        data=asked.data,
         scripts=info.scripts,
         images=len(answers.keys),
         correct=correct,
@@ -157,7 +200,7 @@ def _judge(
         confusion=tuple(tuple(row) for row in confusion.tolist()),
         parameters=sum(weight.numel() for weight in model.parameters()),
         macs=count_macs(model, view),
-        model_bytes=(folder / WEIGHTS_FILE).stat().st_size,
+        model_bytes=(asked.folder / WEIGHTS_FILE).stat().st_size,
         latency_ms=model_latency_ms(model, view),
     )
 

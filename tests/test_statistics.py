@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -121,3 +122,39 @@ def test_compare_counts_the_disagreements() -> None:
 def test_compare_refuses_other_images() -> None:
     with pytest.raises(ValueError, match="zip"):
         statistics.compare([True], [True, False])
+
+
+def test_an_interval_over_seeds_and_images_holds_what_it_promises() -> None:
+    rng = np.random.default_rng(0)
+    held = 0
+    for _ in range(400):
+        values = rng.normal(0, 0.25, (5, 400))
+        values += rng.normal(0, 0.2, (1, 400)) + rng.normal(0, 0.01, (5, 1))
+        interval = statistics.over_seeds(values).interval
+        held += interval.low <= 0 <= interval.high
+    assert 0.91 <= held / 400 <= 0.99
+
+
+def test_without_seeds_of_their_own_it_is_the_interval_over_images() -> None:
+    answers = np.random.default_rng(0).random(500) < 0.8
+    mean = statistics.over_seeds(np.array([answers] * 4))
+    error = 100 * answers.std(ddof=1) / np.sqrt(500)
+    assert mean.interval.value == pytest.approx(100 * answers.mean())
+    assert mean.interval.high - mean.interval.value == pytest.approx(1.95996 * error, rel=1e-4)
+
+
+def test_what_nowhere_varies_has_no_width_and_no_p_value() -> None:
+    mean = statistics.over_seeds(np.zeros((3, 7)))
+    assert (mean.interval, mean.p) == (statistics.Interval(0, 0, 0), None)
+
+
+@pytest.mark.parametrize("shape", [(1, 9), (9, 1), (9,)])
+def test_one_seed_or_image_is_too_few(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match="two seeds and two images"):
+        statistics.over_seeds(np.zeros(shape))
+
+
+def test_holm_gives_the_adjusted_values_of_his_steps() -> None:
+    assert statistics.holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert statistics.holm([0.5, 0.9]) == [1.0, 1.0]
+    assert statistics.holm([]) == []

@@ -11,16 +11,9 @@ from typing import IO, Final
 
 from pipeline.compute import Compute
 from pipeline.data.shards import read_index
-from pipeline.distill.target_index import (
-    INDEX_FILE,
-    TARGETS,
-    Origin,
-    TargetIndex,
-    origin_of,
-    read_target_index,
-)
+from pipeline.distill.target_index import TARGETS, origin_of, read_target_index
 from pipeline.errors import DataError, TrainingError, UsageError
-from pipeline.files import folder_there, sha256
+from pipeline.files import sha256
 from pipeline.models.folder import WEIGHTS_FILE
 from pipeline.params import Params
 from pipeline.runs import Run
@@ -36,7 +29,7 @@ from pipeline.search.zoo import Zoo
 from pipeline.train.fingerprint import code_version
 from pipeline.train.job import Job
 from pipeline.train.run import MODELS, SHARDS, streaming_of, with_absolute_weights
-from pipeline.train.targets import PARTS, make_targets
+from pipeline.train.targets import PARTS, see_to_targets
 
 log = logging.getLogger(__name__)
 
@@ -265,13 +258,13 @@ class Searching:
             self._roots[name] = root.resolve()
             if run.targets == "live":
                 continue
-            weights = self._models / teacher / WEIGHTS_FILE
-            origin = origin_of(teacher, weights, self._index.version, view, seed)
-            if given or _made_of(root / teacher, origin):
+            if given:
+                weights = self._models / teacher / WEIGHTS_FILE
+                origin = origin_of(teacher, weights, self._index.version, view, seed)
                 read_target_index(root / teacher, origin, self._index.of("train"))
                 continue
             update = {"view": view, "seed": seed}
-            make_targets(
+            see_to_targets(
                 self._params.model_copy(update=update),
                 teacher,
                 self._compute,
@@ -310,11 +303,3 @@ def _locked(path: Path) -> IO[str]:
             f"another process is at this search (it holds {path}): wait for it, or end it"
         ) from None
     return file
-
-
-def _made_of(folder: Path, origin: Origin) -> bool:
-    """Whether stored targets are there, of these weights."""
-    if not folder_there(folder):
-        return False
-    index = TargetIndex.model_validate_json((folder / INDEX_FILE).read_bytes())
-    return index.origin == origin

@@ -18,9 +18,10 @@ from pipeline.distill.target_index import (
     TargetIndex,
     file_of,
     origin_of,
+    read_target_index,
 )
 from pipeline.errors import DataError
-from pipeline.files import remove_folder, sha256, whole_folder, write_whole
+from pipeline.files import folder_there, remove_folder, sha256, whole_folder, write_whole
 from pipeline.models.folder import WEIGHTS_FILE
 from pipeline.params import Params
 from pipeline.progress import Progress
@@ -107,6 +108,35 @@ def make_targets(
     written = _put_in_place(parts, folder, origin, index)
     remove_folder(parts)
     return written
+
+
+def see_to_targets(
+    params: Params, name: str, compute: Compute, *, shards: Path, models: Path, targets: Path
+) -> None:
+    """Makes the stored targets of a run, unless those of these weights and views are there.
+
+    Args:
+        params: whose ``view`` and ``seed`` decide the views.
+        name: of the run whose model is asked.
+        compute: how many workers, and where checkpoints are kept.
+        shards: the folder of shards.
+        models: the folder of model folders.
+        targets: the folder of stored targets.
+
+    Raises:
+        DistillError: see :func:`make_targets`.
+    """
+    folder = targets / name
+    if folder_there(folder):
+        streaming = streaming_of(params.data.rev, compute, shards) if compute.stream else None
+        index = streaming.revision.index if streaming else read_index(shards)
+        kept = TargetIndex.model_validate_json((folder / INDEX_FILE).read_bytes())
+        weights = models / name / WEIGHTS_FILE
+        origin = origin_of(name, weights, index.version, params.view, params.seed)
+        if kept.origin == origin:
+            read_target_index(folder, origin, index.of("train"))
+            return
+    make_targets(params, name, compute, shards=shards, models=models, targets=targets)
 
 
 def _parts(origin: Origin, compute: Compute) -> Path:

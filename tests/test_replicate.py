@@ -1,0 +1,195 @@
+"""Students trained again with other seeds: real trainings of tiny models, in processes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from commands import run, write_project
+from tiny import tiny_images, tiny_model, tiny_params, tiny_shards
+
+from pipeline.compute import Compute
+from pipeline.errors import DataError, UsageError
+from pipeline.evaluation import JudgedData
+from pipeline.replicate import replicate
+from pipeline.replication import OfRun, Replication, Right, judged
+from pipeline.reporting.results_page import write_results
+from pipeline.runs import Role
+
+DATA = JudgedData(source="generated", split="test", version="0" * 64)
+
+
+def words(folder: Path) -> Path:
+    """The tiny test images, as a folder of labelled ones."""
+    for image in tiny_images():
+        if image.split == "test":
+            path = folder / image.script / f"{image.key}.jpg"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(image.read())
+    return folder
+
+
+def again(root: Path, *names: str, seeds: tuple[int, ...] = (1, 2), **wanted: Any) -> Replication:
+    return replicate(
+        tiny_params(view={"cycle": 1}),
+        names,
+        seeds,
+        Compute(workers=0, storage=str(root / "storage")),
+        title="Tiny",
+        shards=root / "shards",
+        models=root / "models",
+        **wanted,
+    )
+
+
+def right(run: str, seed: int, answers: list[bool], role: Role = "student") -> Right:
+    return Right(
+        run=run,
+        role=role,
+        model="cnn 8-16",
+        teachers=(),
+        seed=seed,
+        parameters=100,
+        validation_accuracy=50.0,
+        data=DATA,
+        right=tuple(answers),
+    )
+
+
+@pytest.fixture(scope="module")
+def chain(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Shards, a teacher and an assistant."""
+    root = tmp_path_factory.mktemp("chain")
+    index = tiny_shards(root / "shards")
+    tiny_model(root / "models" / "teacher-cnn", index, run="teacher-cnn", steps=20)
+    tiny_model(root / "models" / "assistant-cnn", index, run="assistant-cnn", steps=5)
+    return root
+
+
+@pytest.fixture(scope="module")
+def found(chain: Path) -> Replication:
+    return again(chain, others=[words(chain / "real")])
+
+
+def of(found: Replication, run: str, place: int = 0) -> OfRun:
+    return next(one for one in found.judged[place].runs if one.run == run)
+
+
+def test_all_students_are_trained_with_every_seed_beside_the_models_above_them(
+    found: Replication,
+) -> None:
+    test, real = found.judged
+    assert [(one.run, one.seeds) for one in test.runs] == [
+        ("teacher-cnn", (0,)),
+        ("assistant-cnn", (0,)),
+        ("student-cnn", (1, 2)),
+        ("student-cnn-assisted", (1, 2)),
+        ("student-alone", (1, 2)),
+    ]
+    assert (test.data.split, test.images, real.data.source) == ("test", 24, "folder real")
+    assert [(one.first, one.second) for one in test.differences] == [
+        ("student-cnn", "student-alone"),
+        ("student-cnn-assisted", "student-alone"),
+        ("student-cnn-assisted", "student-cnn"),
+    ]
+
+
+def test_the_same_images_from_shards_and_from_a_folder_are_answered_alike(
+    found: Replication,
+) -> None:
+    test, real = found.judged
+    assert [one.correct for one in test.runs] == [one.correct for one in real.runs]
+
+
+def test_what_was_trained_is_not_trained_again_and_a_seed_gives_the_same_model(
+    chain: Path, found: Replication, caplog: pytest.LogCaptureFixture
+) -> None:
+    weights = sorted((chain / "storage/replicate").glob("student-*/student-*/model.safetensors"))
+    before = {path: path.stat().st_mtime_ns for path in weights}
+    assert len(before) == 6
+    more = again(chain, "student-alone", seeds=(1, 2, 3))
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    assert of(more, "student-alone").correct[:2] == of(found, "student-alone").correct
+    elsewhere = chain / "elsewhere"
+    elsewhere.mkdir()
+    for name in ("shards", "models"):
+        (elsewhere / name).symlink_to(chain / name)
+    fresh = again(elsewhere, "student-alone")
+    assert of(fresh, "student-alone") == of(found, "student-alone")
+
+
+@pytest.mark.parametrize(
+    ("names", "seeds", "message"),
+    [
+        ((), (1,), "seeds 1: give two different ones at least"),
+        ((), (1, 1), "seeds 1, 1: give two different ones"),
+        (("teacher-cnn",), (1, 2), "teacher-cnn: only students are trained again"),
+        (("student-x",), (1, 2), "no run 'student-x' in params.yaml"),
+    ],
+)
+def test_wrong_use_is_refused(
+    chain: Path, names: tuple[str, ...], seeds: tuple[int, ...], message: str
+) -> None:
+    with pytest.raises(UsageError, match=message):
+        again(chain, *names, seeds=seeds)
+
+
+def test_a_folder_that_cannot_be_read_is_told_of_before_anything_is_trained(
+    chain: Path, tmp_path: Path
+) -> None:
+    for name in ("shards", "models"):
+        (tmp_path / name).symlink_to(chain / name)
+    with pytest.raises(DataError, match="no-such-folder"):
+        again(tmp_path, others=[tmp_path / "no-such-folder"])
+    assert not (tmp_path / "storage").exists()
+
+
+def test_a_difference_in_every_word_and_seed_is_no_luck_and_none_is_none() -> None:
+    images = 40
+    alone = [right("student-alone", seed, [True] * 20 + [False] * 20) for seed in (1, 2)]
+    taught = [right("student-t", seed, [True] * 39 + [False]) for seed in (2, 1)]
+    same = [right("student-u", seed, [True] * 20 + [False] * 20) for seed in (1, 2)]
+    both = judged([*alone, *taught, *same])
+    assert both.images == images
+    differences = {one.first: one for one in both.differences if one.second == "student-alone"}
+    assert differences["student-t"].difference == pytest.approx(47.5)
+    assert differences["student-t"].low > 0
+    assert differences["student-t"].p < 0.05
+    assert (differences["student-u"].low, differences["student-u"].p) == (0, 1)
+
+
+def test_models_of_other_images_are_not_compared() -> None:
+    with pytest.raises(ValueError, match="judged on different images"):
+        judged([right("student-alone", 1, [True, False]), right("student-alone", 2, [True])])
+
+
+def test_the_page_says_what_the_numbers_say_and_only_them(
+    found: Replication, tmp_path: Path
+) -> None:
+    (tmp_path / "tiny.json").write_text(found.model_dump_json())
+    assert write_results(tmp_path, tmp_path / "results.md") == 1
+    page = (tmp_path / "results.md").read_text()
+    assert "**generated words, not CVSI-2015**" in page
+    one = of(found, "student-cnn")
+    assert f"{one.accuracy:.2f} ({one.low:.2f}–{one.high:.2f})" in page
+    assert "**Does the assistant pay?** student-cnn-assisted " in page
+    assert "\n\n\n" not in page
+
+
+def test_a_page_of_nothing_or_of_something_else_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="holds no results: make some by"):
+        write_results(tmp_path, tmp_path / "page.md")
+    (tmp_path / "other.json").write_text("{}")
+    with pytest.raises(DataError, match=r"other\.json is not what"):
+        write_results(tmp_path, tmp_path / "page.md")
+
+
+def test_on_the_command_line_seeds_are_numbers(tmp_path: Path) -> None:
+    project = write_project(tmp_path)
+    done = run(project, "replicate", "student-alone", "--seeds", "1,x")
+    assert (done.returncode, "error: --seeds 1,x: give numbers" in done.stderr) == (2, True)
+    done = run(project, "replicate", "student-alone", "--seeds", "1,2", "--title", "Alone")
+    assert done.returncode == 0, done.stderr
+    assert run(project, "results").returncode == 0
+    assert "## Alone" in (project / "docs/results.md").read_text()
