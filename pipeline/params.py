@@ -228,7 +228,11 @@ class Crnn(Section):
 
 
 class Cnn(Section):
-    """The student: a plain chain of 3x3 convolutions, each with batch norm and ReLU."""
+    """The student: a plain chain of convolutions, each with batch norm and ReLU.
+
+    Attributes:
+        channels: the width of each; one that has the width of the one before adds its input.
+    """
 
     architecture: Literal["cnn"]
     channels: tuple[Count, ...]

@@ -51,6 +51,10 @@ _TRIES: Final = 200
 
 # Letters of the other scripts join, or hang on one line: a gap would tear it.
 _SPACED: Final = frozenset({"English", "Gujrathi", "Kannada", "Oriya", "Tamil", "Telegu"})
+# A vocabulary has each word once, where text has its short ones again and again.
+_SHORT: Final = 0.3
+# Of English words; digits stand beside its letters more often than beside others.
+_NUMBERED: Final = 0.08
 # With fewer words than this, words are also made up from the syllables of those of train.
 _FEW_WORDS: Final = 8_000
 
@@ -213,7 +217,9 @@ def _word(
 ) -> str:
     known = vocabulary[script.name, split]
     word = known[int(rng.integers(len(known)))]
-    if split == "train" and len(known) < _FEW_WORDS and rng.random() < 0.5:
+    if rng.random() < _SHORT:
+        word = _short(rng, known, split, seed) or word
+    elif split == "train" and len(known) < _FEW_WORDS and rng.random() < 0.5:
         made = words.blend(rng, word, known[int(rng.integers(len(known)))])
         if len(words.clusters(made)) > 1 and words.split_of(made, seed) == "train":
             word = made
@@ -221,7 +227,19 @@ def _word(
         word = words.vowelled(rng, word)
     if script.name == "English":
         word = words.cased(rng, word)
+        if rng.random() < _NUMBERED:
+            numbered = words.numbered(rng, word)
+            word = numbered if words.split_of(numbered, seed) == split else word
     return word
+
+
+def _short(rng: np.random.Generator, known: tuple[str, ...], split: Split, seed: int) -> str | None:
+    """A piece of a word that is of the split itself, as if it were a word of the vocabulary."""
+    for _ in range(_TRIES):
+        piece = words.piece(rng, known[int(rng.integers(len(known)))])
+        if words.split_of(piece, seed) == split:
+            return piece
+    return None
 
 
 def _statement(params: Generate, rows: list[Row]) -> str:

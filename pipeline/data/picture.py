@@ -15,7 +15,7 @@ from pipeline.data import backdrop, degrade
 from pipeline.data.backdrop import Pixels, Values
 
 HEIGHTS: Final = (17, 57)
-WIDTHS: Final = (38, 151)
+WIDTHS: Final = (18, 151)
 LONGEST: Final = 8.0
 """A word that is longer than this many of its heights would be too low to read."""
 
@@ -124,7 +124,7 @@ def _sign(rng: np.random.Generator, ink: Pixels) -> tuple[Pixels, int]:
         height=rng.uniform(17, 54),
         stretch=rng.uniform(0.6, 1.35),
         slant=rng.uniform(-0.1, 0.35) if rng.random() < 0.3 else 0.0,
-        tilt=rng.normal(0, 3.5),
+        tilt=rng.uniform(-16, 16) if rng.random() < 0.25 else rng.normal(0, 3.5),
         depth=rng.uniform(0, 0.12),
         margin=(-0.05, 0.3),
     )

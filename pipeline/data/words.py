@@ -77,6 +77,22 @@ def blend(rng: np.random.Generator, first: str, second: str) -> str:
     return "".join((head[:keep] + tail[skip:])[:_LONGEST])
 
 
+def piece(rng: np.random.Generator, word: str) -> str:
+    """One to three syllables in a row of a word: as short as "of" or what an initial stands for."""
+    parts = clusters(word)
+    length = int(rng.integers(1, 4))
+    start = int(rng.integers(0, max(1, len(parts) - length + 1)))
+    return "".join(parts[start : start + length])
+
+
+def numbered(rng: np.random.Generator, word: str) -> str:
+    """A word with a number to it, as types, routes and number plates have them."""
+    number = str(rng.integers(10 ** int(rng.integers(1, 5))))
+    if rng.random() < 0.5:
+        return number + word[:3]
+    return word[:4] + ("-" if rng.random() < 0.3 else "") + number
+
+
 def vowelled(rng: np.random.Generator, word: str) -> str:
     """An Arabic word with points over and under some letters, as careful print has them."""
     share = rng.uniform(0.2, 0.9)

@@ -1,38 +1,61 @@
-"""The student: a plain chain of 3x3 convolutions."""
+"""The student: a plain chain of convolutions."""
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from pipeline.params import Cnn
 
 
-class ConvBlock(nn.Sequential):
-    """A 3x3 convolution, batch norm, ReLU."""
+class ConvBlock(nn.Module):
+    """A convolution, batch norm, ReLU; where the map stays as it is, its input is added (He 2016).
 
-    def __init__(self, channels_in: int, channels_out: int, stride: tuple[int, int]) -> None:
-        super().__init__(
-            nn.Conv2d(channels_in, channels_out, 3, stride, padding=1, bias=False),
-            nn.BatchNorm2d(channels_out),
-            nn.ReLU(inplace=True),
+    Args:
+        channels_in: of the input.
+        channels_out: of the output.
+        stride: vertical and horizontal.
+        kernel: its height and width; an even one is centred between pixels.
+    """
+
+    def __init__(
+        self, channels_in: int, channels_out: int, stride: tuple[int, int] = (1, 1), kernel: int = 3
+    ) -> None:
+        super().__init__()
+        self.convolution = nn.Conv2d(
+            channels_in, channels_out, kernel, stride, padding=(kernel - 1) // 2, bias=False
         )
+        self.norm = nn.BatchNorm2d(channels_out)
+        self.adds = channels_in == channels_out and stride == (1, 1)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """A feature map (N, channels_out, H / stride, W / stride) of (N, channels_in, H, W)."""
+        made: Tensor = self.norm(self.convolution(features))
+        return functional.relu(made + features if self.adds else made)
 
 
 def conv_chain(channels: tuple[int, ...], strides: tuple[tuple[int, int], ...]) -> nn.Sequential:
-    """Convolutions one after the other, on one grey channel.
+    """Convolutions one after the other, on one grey channel: the first 6x6, the others 3x3.
+
+    The first is as if it were a 3x3 one on blocks of 2x2 pixels: it halves the map without a loss.
 
     Args:
         channels: the width of each convolution.
-        strides: vertical and horizontal stride of each.
+        strides: vertical and horizontal stride of the first convolution, and of each that changes
+            the width; those beyond the last one are as the last one.
     """
-    widths = (1, *channels)
-    return nn.Sequential(
-        *(
-            ConvBlock(widths[place], widths[place + 1], stride)
-            for place, stride in enumerate(strides)
-        )
-    )
+    blocks = [ConvBlock(1, channels[0], strides[0], kernel=6)]
+    shrunk = 1
+    for before, width in pairwise(channels):
+        if width == before:
+            blocks.append(ConvBlock(width, width))
+        else:
+            blocks.append(ConvBlock(before, width, strides[min(shrunk, len(strides) - 1)]))
+            shrunk += 1
+    return nn.Sequential(*blocks)
 
 
 def mean_and_maximum(features: Tensor) -> Tensor:
@@ -46,18 +69,14 @@ def mean_and_maximum(features: Tensor) -> Tensor:
 class PlainCnn(nn.Module):
     """Convolutions, mean and maximum over the feature map, a linear layer.
 
-    The first three convolutions halve the map and the last one its height, so that most weights
-    work on an eighth of the image's height: more images are seen in a given time, and one takes a
-    fraction of a millisecond.
+    The map shrinks where the width changes: three times by half, the first convolution included,
+    then in height alone. So a width that is given again is a layer more at the same size, which
+    adds its input: several of them learn from fewer images than one alone.
     """
 
     def __init__(self, network: Cnn, classes: int) -> None:
         super().__init__()
-        count = len(network.channels)
-        strides = [(2, 2) if place < 3 else (1, 1) for place in range(count)]
-        if count > 3:
-            strides[-1] = (2, 1)
-        self.features = conv_chain(network.channels, tuple(strides))
+        self.features = conv_chain(network.channels, ((2, 2), (2, 2), (2, 2), (2, 1)))
         self.dropout = nn.Dropout(network.dropout)
         self.classifier = nn.Linear(2 * network.channels[-1], classes)
 

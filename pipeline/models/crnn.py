@@ -18,9 +18,7 @@ class CnnLstm(nn.Module):
 
     def __init__(self, network: Crnn, classes: int) -> None:
         super().__init__()
-        count = len(network.channels)
-        strides = [((2, 2), (2, 2), (2, 1), (1, 1))[min(place, 3)] for place in range(count)]
-        self.features = conv_chain(network.channels, tuple(strides))
+        self.features = conv_chain(network.channels, ((2, 2), (2, 2), (2, 1), (1, 1)))
         self.lstm = nn.LSTM(
             network.channels[-1],
             network.hidden,

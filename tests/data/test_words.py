@@ -33,6 +33,27 @@ def test_clusters_keep_conjuncts_whole() -> None:
     assert words.clusters("word") == list("word")
 
 
+def test_a_piece_is_one_to_three_clusters_in_a_row() -> None:
+    rng = np.random.default_rng(0)
+    word = "स्त्रीलिंग"
+    found = {words.piece(rng, word) for _ in range(200)}
+    parts = words.clusters(word)
+    assert found == {
+        "".join(parts[start : start + length])
+        for length in (1, 2, 3)
+        for start in range(len(parts) - length + 1)
+    }
+    assert words.piece(rng, "क") == "क"
+
+
+def test_a_word_with_a_number_keeps_some_of_its_letters() -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        made = words.numbered(rng, "delhi")
+        assert any(letter.isdigit() for letter in made)
+        assert "".join(letter for letter in made if letter.isalpha()) in ("del", "delh")
+
+
 def test_a_blend_is_spelt_from_the_clusters_of_both_words() -> None:
     rng = np.random.default_rng(0)
     first, second = "తెలుగు", "హైదరాబాద్"
