@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from report_fakes import Workspace, build, edit, write_audit
 from rich.console import Console
 
 from pipeline import evaluation as evaluations
+from pipeline.params import Data
 from pipeline.report import PAGE_FILE, SUMMARY_FILE, Summary, summary_table, write_report
 from pipeline.reporting import figures, published
 from pipeline.reporting.matrix import sentence
@@ -24,6 +26,7 @@ from pipeline.scripts import NAMES
 from pipeline.statistics import compare
 
 RUNS = 4 * 2 + 2
+FILLED_BY = "dvc exp run -S data.source=cvsi -S data.root=/path/to/CVSI2015"
 COUNTS = {"train": 8, "validation": 3, "test": 6}
 
 
@@ -41,6 +44,20 @@ def workspace(tmp_path: Path) -> Workspace:
 
 def published_part(page: str) -> str:
     return page[page.index('<section id="published"') : page.index('<section id="runs"')]
+
+
+def assert_row_is_empty(part: str, command: str) -> None:
+    """The last row has no number, and the command that fills it stands below."""
+    assert '<td class="text none" colspan="11">empty; see below<' in part
+    assert part.count("<td>") == (len(published.SYSTEMS) + 1) * (1 + len(NAMES))
+    assert f"<pre><code>{command}</code></pre>" in part
+
+
+def make_official(monkeypatch: pytest.MonkeyPatch, words: int, **others: int) -> None:
+    """Makes so many words of every script the official test set."""
+    rows = [replace(row, words=others.get(row.script, words)) for row in published.SCRIPTS]
+    monkeypatch.setattr(published, "SCRIPTS", tuple(rows))
+    monkeypatch.setattr(published, "TEST_WORDS", sum(row.words for row in rows))
 
 
 def test_summary_is_the_contract(workspace: Workspace) -> None:
@@ -98,32 +115,75 @@ def test_generated_data_is_called_generated_and_kept_out_of_the_column(
     assert "Generated words, not CVSI-2015: no number here may stand in a CVSI-2015 column" in page
     part = published_part(page)
     assert "cannot be compared" in part
+    assert "the words of this page are generated" in part
     assert not any(run.run in part for run in summary.runs)
-    assert part.count("<th scope=") == 2 + len(published.SYSTEMS) + 10 + 1
+    assert_row_is_empty(part, FILLED_BY)
 
 
 def test_a_test_set_of_the_official_size_stands_beside_the_published(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(published, "TEST_WORDS", 60)
+    make_official(monkeypatch, 6)
     summary, page = write(build(tmp_path, source="cvsi"))
     part = published_part(page)
     assert "Generated words" not in page
-    assert "judged on as many test words as the official test set has, 60." in part
+    assert "as many test words of every script as the official test set has, 60 in all" in part
     students = [run for run in summary.runs if run.role == "student"]
-    ours = [run for run in students if f'<th scope="col">{run.run}</th>' in part]
+    ours = [run for run in students if f'<th scope="row">{run.run}</th>' in part]
     assert len(ours) == 1
     assert f"<td>{ours[0].accuracy:.2f}<span" in part
+    assert part.count("<td>") == (len(published.SYSTEMS) + 2) * (1 + len(NAMES))
+    assert "empty" not in part
+    assert "dvc exp run" not in part
 
 
-@pytest.mark.parametrize("scripts", [("Arabic", "Bengali", "English"), NAMES])
+def test_generated_words_never_stand_beside_the_published(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_official(monkeypatch, 6)
+    summary, page = write(build(tmp_path))
+    assert_row_is_empty(published_part(page), FILLED_BY)
+    assert not any(run.run in published_part(page) for run in summary.runs)
+
+
+@pytest.mark.parametrize(
+    ("scripts", "why", "command"),
+    [
+        (
+            ("Arabic", "Bengali", "English"),
+            "of 3 scripts, not of all ten",
+            f"{FILLED_BY} -S data.task=4 -S data.scripts=null",
+        ),
+        (
+            NAMES,
+            "60, are not those of the official test set, 3,207 (English 6 instead of 341, ",
+            FILLED_BY,
+        ),
+    ],
+)
 def test_real_words_that_are_not_the_official_test_set_are_not_comparable(
-    tmp_path: Path, scripts: tuple[str, ...]
+    tmp_path: Path, scripts: tuple[str, ...], why: str, command: str
 ) -> None:
     summary, page = write(build(tmp_path, source="cvsi", scripts=scripts))
     part = published_part(page)
-    assert "other words than those of the official test set, 3,207 of ten scripts" in part
+    assert why in part
     assert not any(run.run in part for run in summary.runs)
+    assert_row_is_empty(part, command)
+
+
+def test_a_test_set_of_the_official_size_with_other_shares_of_scripts_is_not_comparable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As generated words are whose statement was taken away."""
+    make_official(monkeypatch, 6, English=7, Tamil=5)
+    _, page = write(build(tmp_path, source="cvsi"))
+    assert "60 (English 6 instead of 7, Tamil 6 instead of 5)" in published_part(page)
+    assert_row_is_empty(published_part(page), FILLED_BY)
+
+
+def test_the_command_takes_back_what_would_keep_the_row_empty() -> None:
+    chosen = Data.model_validate({"source": "cvsi", "root": "words", "task": "4", "rev": "v1.0"})
+    assert published.command(chosen) == f"{FILLED_BY} -S data.rev=null"
 
 
 def test_published_results_are_the_published_ones() -> None:

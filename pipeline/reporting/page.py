@@ -52,6 +52,7 @@ def _results(params: Params, evidence: Evidence) -> dict[str, Any]:
     chosen = evidence.chosen.evaluation
     teachers = [run.evaluation for run in runs if run.run.role == "teacher"]
     words = published.TEST_WORDS
+    obstacle = published.obstacle(evidence.index)
     return {
         "chosen": chosen,
         "largest": max(teachers, key=lambda evaluation: evaluation.parameters),
@@ -61,14 +62,16 @@ def _results(params: Params, evidence: Evidence) -> dict[str, Any]:
         "student_alone": Cell(evidence.runs["student-alone"].evaluation),
         "verdicts": verdicts(params, evidence),
         "seeds_sentence": _seeds_sentence({run.seeds for run in evaluations}),
-        "published": published.SCRIPTS,
-        "systems": published.SYSTEMS,
-        "totals": [
-            (accuracy, wilson(round(words * accuracy / 100), words)) for accuracy in published.ALL
+        "published": sorted(published.SCRIPTS, key=lambda row: row.script),
+        "systems": [
+            (system, accuracy, wilson(round(words * accuracy / 100), words))
+            for system, accuracy in zip(published.SYSTEMS, published.ALL, strict=True)
         ],
         "test_words": words,
         "others": published.OTHERS,
-        "ours": chosen if published.comparable(evidence.index) else None,
+        "ours": None if obstacle else chosen,
+        "obstacle": obstacle,
+        "filled_by": published.command(params.data),
         "by_size": figures.scatter(
             runs, lambda run: run.evaluation.parameters, "parameters", "parameters"
         ),
