@@ -1,4 +1,4 @@
-"""Teachers, assistant and student: parameters, multiply-accumulates, latency."""
+"""All networks of params.yaml: parameters, multiply-accumulates, latency."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from pipeline.models.build import build, describe
 from pipeline.models.folder import NORMALISATION, InputSize, ModelInfo
 from pipeline.onnx_model import onnx_asker, to_int8, to_onnx
 from pipeline.params import Params
-from pipeline.runs import all_runs
 
 
 def compare_sizes(params: Params) -> dict[str, Any]:
@@ -20,18 +19,16 @@ def compare_sizes(params: Params) -> dict[str, Any]:
     scripts = params.data.classes
     view = params.view
     found = {}
-    for run in all_runs(params):
-        if run.model in found:
-            continue
-        model = build(run.network, len(scripts), view, pretrained=False).eval()
+    for name, row in params.models.items():
+        model = build(row.network, len(scripts), view, pretrained=False).eval()
         info = ModelInfo(
-            run=run.name,
-            role=run.role,
-            network=run.network,
+            run=name,
+            role="student",
+            network=row.network,
             scripts=scripts,
             input=InputSize(channels=1, height=view.height, width=view.width),
             normalisation=NORMALISATION,
-            teachers=run.teachers,
+            teachers={},
             data_source=params.data.source,
             data_version="",
             parameters={},
@@ -45,8 +42,8 @@ def compare_sizes(params: Params) -> dict[str, Any]:
             kind: onnx_asker(one, threads=1)
             for kind, one in (("onnx", content), ("int8", to_int8(content, [image])))
         }
-        found[run.model] = {
-            "network": describe(run.network),
+        found[name] = {
+            "network": describe(row.network),
             "parameters": sum(weight.numel() for weight in model.parameters()),
             "macs": count_macs(model, view),
             "latency_ms": model_latency_ms(model, view),

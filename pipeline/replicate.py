@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import multiprocessing
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,11 +16,15 @@ from pipeline.compute import Compute, cores
 from pipeline.data.shards import read_index
 from pipeline.errors import UsageError
 from pipeline.evaluate import Asked, ask_about_folder, ask_about_test
+from pipeline.evaluation import JudgedData
 from pipeline.files import folder_there
+from pipeline.inference import answer, load_as_they_are, view_of
 from pipeline.models.build import describe
+from pipeline.models.folder import load_model
+from pipeline.onnx_model import onnx_asker, to_int8, to_onnx
 from pipeline.params import Params
 from pipeline.progress import Progress
-from pipeline.replication import Replication, Right, judged
+from pipeline.replication import IN_8_BITS, Replication, Right, judged
 from pipeline.runs import Run, all_runs, find
 from pipeline.train.fingerprint import code_version, run_fingerprint
 from pipeline.train.run import check_teachers, train_run
@@ -64,6 +68,21 @@ class _Sets:
             *(_right(ask_about_folder(model, other)) for other in self.others),
         ]
 
+    def judge_in_8_bits(self, model: Path) -> Right:
+        """What a model reads right of the test split in 8 bits, as it is exported."""
+        trained, info = load_model(model)
+        index = read_index(self.shards)
+        validation, test = (
+            load_as_they_are(self.shards, index, split, view_of(info))
+            for split in ("validation", "test")
+        )
+        content = to_onnx(trained, info).SerializeToString(deterministic=True)
+        smaller = to_int8(content, (batch.images.float() for batch in validation))
+        data = JudgedData(source=index.source, split="test", version=index.version)
+        answers = answer(onnx_asker(smaller, threads=1), test)
+        right = _right(Asked(model, trained, info, answers, data))
+        return right.model_copy(update={"run": info.run + IN_8_BITS})
+
 
 def replicate(
     params: Params,
@@ -77,6 +96,8 @@ def replicate(
     others: Sequence[Path] = (),
 ) -> Replication:
     """Trains students with every seed, judges them on the test split once, and compares them.
+
+    They are judged in 8 bits too, as exported.
 
     A seed decides weights, order, views and dropout. Teachers and assistants stay as they are in
     ``models``, and are asked anew about the views of every seed. What was interrupted goes on, and
@@ -105,14 +126,14 @@ def replicate(
         check_teachers(run, models)
     index, sets = read_index(shards), _Sets(shards.resolve(), tuple(map(Path.resolve, others)))
     # A folder that cannot be read is told of now, and not after an hour.
-    given = [sets.judge(models / name) for name in _above(params, students)]
+    found = [right for name in _above(params, students) for right in sets.judge(models / name)]
     top = PARTS if compute.remote_storage else Path(compute.absolute_storage)
     trainings = [
         _prepared(params, run, seed, compute, top.resolve() / _KEPT, shards, models)
         for seed in seeds
         for run in students
     ]
-    found = [*given, *_trained(trainings, sets, compute)]
+    found += _trained(trainings, sets, compute)
     return Replication(
         title=title,
         code_version=code_version(),
@@ -120,7 +141,10 @@ def replicate(
         training_images=index.images("train"),
         epochs=students[0].training.epochs,
         seeds=tuple(seeds),
-        judged=tuple(judged(of_one_set) for of_one_set in zip(*found, strict=True)),
+        judged=tuple(
+            judged([right for right in found if right.data == data])
+            for data in dict.fromkeys(right.data for right in found)
+        ),
     )
 
 
@@ -162,9 +186,7 @@ def _prepared(
     return _Training(params, run.name, here, folder, targets)
 
 
-def _trained(
-    trainings: Sequence[_Training], sets: _Sets, compute: Compute
-) -> Iterator[list[Right]]:
+def _trained(trainings: Sequence[_Training], sets: _Sets, compute: Compute) -> list[Right]:
     at_once = max(1, int(cores() / compute.trial_cpus))
     if torch.cuda.is_available() and compute.gpu is not False:
         at_once = min(at_once, max(1, int(torch.cuda.device_count() / compute.trial_gpus)))
@@ -182,8 +204,7 @@ def _trained(
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
-    for future in futures:
-        yield future.result()
+    return [right for future in futures for right in future.result()]
 
 
 def _train_and_judge(training: _Training, sets: _Sets) -> list[Right]:
@@ -197,7 +218,7 @@ def _train_and_judge(training: _Training, sets: _Sets) -> list[Right]:
             models=training.models,
             targets=training.targets,
         )
-    return sets.judge(model)
+    return [*sets.judge(model), sets.judge_in_8_bits(model)]
 
 
 def _right(asked: Asked) -> Right:

@@ -15,7 +15,9 @@ from pipeline.runs import Role
 from pipeline.statistics import holm, over_seeds, wilson
 
 ALONE: Final = "student-alone"
-_ASSISTED: Final = "-assisted"
+ASSISTED: Final = "-assisted"
+IN_8_BITS: Final = "-int8"
+"""Ends the name of a run whose models were judged in 8 bits."""
 
 
 class _Record(BaseModel):
@@ -78,7 +80,8 @@ class Difference(_Record):
 
     Attributes:
         low: of the paired 95 % interval, as is ``high``; not corrected for several comparisons.
-        p: two-sided, that there is none; corrected for all differences of the set (Holm).
+        p: two-sided, that there is none; corrected by Holm's steps for all differences of the set,
+            those of 8 bits for themselves.
     """
 
     first: str
@@ -165,27 +168,31 @@ def _of_run(trained: Sequence[Right]) -> OfRun:
 
 def _differences(by_run: dict[str, list[Right]]) -> tuple[Difference, ...]:
     students = [run for run, trained in by_run.items() if trained[0].role == "student"]
-    taught = [run for run in students if run != ALONE]
-    direct = [run for run in taught if not run.endswith(_ASSISTED)]
-    pairs = [(run, ALONE) for run in taught if ALONE in students]
-    pairs += [(run + _ASSISTED, run) for run in direct if run + _ASSISTED in taught]
+    whole = [run for run in students if not run.endswith(IN_8_BITS)]
+    direct = [run for run in whole if run != ALONE and not run.endswith(ASSISTED)]
+    pairs = [(run, ALONE) for run in whole if run != ALONE and ALONE in whole]
+    pairs += [(run + ASSISTED, run) for run in direct if run + ASSISTED in whole]
     pairs += [*combinations(direct, 2)]
+    smaller = [(run + IN_8_BITS, run) for run in whole if run + IN_8_BITS in students]
 
     def table(run: str) -> npt.NDArray[np.int64]:
         ordered = sorted(by_run[run], key=lambda model: model.seed)
         return np.array([model.right for model in ordered], np.int64)
 
-    means = [over_seeds(table(first) - table(second)) for first, second in pairs]
-    # Where not one answer differs nothing speaks for a difference.
-    p_values = holm([1.0 if mean.p is None else mean.p for mean in means])
-    return tuple(
-        Difference(
-            first=first,
-            second=second,
-            difference=mean.interval.value,
-            low=mean.interval.low,
-            high=mean.interval.high,
-            p=p,
-        )
-        for (first, second), mean, p in zip(pairs, means, p_values, strict=True)
-    )
+    def told(pairs: Sequence[tuple[str, str]]) -> list[Difference]:
+        means = [over_seeds(table(first) - table(second)) for first, second in pairs]
+        # Where not one answer differs nothing speaks for a difference.
+        p_values = holm([1.0 if mean.p is None else mean.p for mean in means])
+        return [
+            Difference(
+                first=first,
+                second=second,
+                difference=mean.interval.value,
+                low=mean.interval.low,
+                high=mean.interval.high,
+                p=p,
+            )
+            for (first, second), mean, p in zip(pairs, means, p_values, strict=True)
+        ]
+
+    return (*told(pairs), *told(smaller))

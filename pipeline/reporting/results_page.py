@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -11,12 +12,22 @@ from pydantic import ValidationError
 
 from pipeline.errors import DataError
 from pipeline.files import write_whole
-from pipeline.replication import ALONE, Difference, Judged, OfRun, Replication
+from pipeline.replication import (
+    ALONE,
+    ASSISTED,
+    IN_8_BITS,
+    Difference,
+    Judged,
+    OfRun,
+    Replication,
+)
 from pipeline.reporting.templating import fill, p_value, short, signed
 from pipeline.statistics import SIGNIFICANT
 
 RESULTS: Final = Path("results")
 PAGE: Final = Path("docs/results.md")
+BENCHMARKS: Final = Path("benchmarks/results")
+_LATENCIES: Final = ("latency_ms_onnx", "latency_ms_int8")
 _CHAIN: Final = ("teacher-{}", "assistant-{}", ALONE, "student-{}", "student-{}-assisted")
 
 
@@ -29,12 +40,25 @@ class Row:
 
 
 @dataclass(frozen=True)
+class Sized:
+    """A student, and the same in 8 bits where it was judged so.
+
+    Attributes:
+        milliseconds: of an image in ONNX Runtime, where they were measured; those in 8 bits next.
+    """
+
+    run: OfRun
+    smaller: OfRun | None
+    milliseconds: tuple[float | None, ...]
+
+
+@dataclass(frozen=True)
 class Section:
     """One set of images that a study's models were judged on."""
 
     judged: Judged
     rows: tuple[Row, ...]
-    others: tuple[OfRun, ...]
+    students: tuple[Sized, ...]
     answers: tuple[str, ...]
 
 
@@ -47,8 +71,8 @@ class Study:
     sections: tuple[Section, ...]
 
 
-def write_results(results: Path = RESULTS, page: Path = PAGE) -> int:
-    """Writes the page from every file of results.
+def write_results(results: Path = RESULTS, page: Path = PAGE, benchmarks: Path = BENCHMARKS) -> int:
+    """Writes the page from every file of results, and from the latencies of the benchmarks.
 
     Returns:
         How many files there are.
@@ -62,32 +86,52 @@ def write_results(results: Path = RESULTS, page: Path = PAGE) -> int:
             f"{results} holds no results: make some by python -m pipeline replicate --out "
             f"{results}/NAME.json"
         )
-    studies = [_study(path) for path in paths]
+    latencies = _latencies(benchmarks)
+    studies = [_study(path, latencies) for path in paths]
     write_whole(page, fill("results.md.j2", studies=studies))
     return len(studies)
 
 
-def _study(path: Path) -> Study:
+def _latencies(folder: Path) -> dict[str, dict[str, float]]:
+    """What the benchmarks measured of networks, by their description; the last file wins."""
+    found: dict[str, dict[str, float]] = {}
+    for path in sorted(folder.glob("*.json")):
+        sizes = json.loads(path.read_text()).get("sizes", {})
+        found |= {row["network"]: row for row in sizes.values()}
+    return found
+
+
+def _study(path: Path, latencies: Mapping[str, Mapping[str, float]]) -> Study:
     try:
         replication = Replication.model_validate_json(path.read_text())
     except ValidationError as error:
         raise DataError(
             f"{path} is not what python -m pipeline replicate writes: {error}; make it again"
         ) from error
-    return Study(path.name, replication, tuple(map(_section, replication.judged)))
+    sections = tuple(_section(judged, latencies) for judged in replication.judged)
+    return Study(path.name, replication, sections)
 
 
-def _section(judged: Judged) -> Section:
+def _section(judged: Judged, latencies: Mapping[str, Mapping[str, float]]) -> Section:
     runs = {run.run: run for run in judged.runs}
     teachers = [run.run.removeprefix("teacher-") for run in judged.runs if run.role == "teacher"]
     rows = tuple(
         Row(teacher, tuple(runs.get(name.format(teacher)) for name in _CHAIN))
         for teacher in teachers
     )
-    shown = {run.run for row in rows for run in row.cells if run is not None}
-    others = tuple(run for name, run in runs.items() if name not in shown)
+    students = [
+        run for name, run in runs.items() if run.role == "student" and not name.endswith(IN_8_BITS)
+    ]
+    sized = [
+        Sized(
+            run,
+            runs.get(run.run + IN_8_BITS),
+            tuple(latencies.get(run.model, {}).get(key) for key in _LATENCIES),
+        )
+        for run in sorted(students, key=lambda run: run.parameters)
+    ]
     answers = _answers(runs, judged.differences)
-    return Section(judged, rows, others, answers)
+    return Section(judged, rows, tuple(sized), answers)
 
 
 def _answers(runs: dict[str, OfRun], differences: Sequence[Difference]) -> tuple[str, ...]:
@@ -103,7 +147,9 @@ def _answers(runs: dict[str, OfRun], differences: Sequence[Difference]) -> tuple
     direct = [
         run
         for run in runs.values()
-        if run.role == "student" and run.run != ALONE and not run.run.endswith("-assisted")
+        if run.role == "student"
+        and run.run != ALONE
+        and not run.run.endswith((ASSISTED, IN_8_BITS))
     ]
     if len(direct) > 1:
         first = max(direct, key=lambda run: run.accuracy)
@@ -113,7 +159,7 @@ def _answers(runs: dict[str, OfRun], differences: Sequence[Difference]) -> tuple
             f"**Which teacher teaches best?** On average {first.run} reads most of the students "
             f"taught directly. {' '.join(map(_told, told))}"
         )
-    assisted = [one for one in differences if one.first == f"{one.second}-assisted"]
+    assisted = [one for one in differences if one.first == one.second + ASSISTED]
     if assisted:
         answers.append(f"**Does the assistant pay?** {' '.join(map(_told, assisted))}")
     teachers = [run for run in runs.values() if run.role == "teacher"]
@@ -126,6 +172,9 @@ def _answers(runs: dict[str, OfRun], differences: Sequence[Difference]) -> tuple
             f"{top.parameters / student.parameters:.1f}th of its parameters "
             f"({short(student.parameters)} of {short(top.parameters)})."
         )
+    smaller = [one for one in differences if one.first == one.second + IN_8_BITS]
+    if smaller:
+        answers.append(f"**What do 8 bits cost?** {' '.join(map(_told, smaller))}")
     return tuple(answers)
 
 
