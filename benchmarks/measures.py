@@ -15,13 +15,14 @@ from benchmarks.startup import startup_seconds
 from benchmarks.streaming import streaming_ratios
 from benchmarks.targets import target_ratios
 from benchmarks.tesseract import beside_tesseract
+from benchmarks.torchdistill import beside_torchdistill
 from benchmarks.training import ray_ratio
 from pipeline.data.shards import Index
 from pipeline.params import Params
 
 MEASURES: Final = (
     *("loader", "training", "scaling", "startup", "streaming", "sizes", "flow", "targets"),
-    *("search", "tesseract"),
+    *("search", "tesseract", "torchdistill"),
 )
 
 
@@ -49,5 +50,6 @@ def measure(name: str, settings: Params, index: Index, folder: Path, pairs: int)
         "targets": lambda: target_ratios(settings, folder, pairs),
         "search": lambda: search_figures(settings, folder, pairs),
         "tesseract": lambda: beside_tesseract(settings, index),
+        "torchdistill": lambda: beside_torchdistill(settings, index, folder, pairs),
     }
     return measures[name]()
