@@ -292,6 +292,10 @@ def replicate(
         list[Path] | None,
         typer.Option(metavar="DIR", help="Labelled images to judge on too; may come again."),
     ] = None,
+    width: Annotated[
+        list[float] | None,
+        typer.Option(help="Also with so many times the channels; may come again."),
+    ] = None,
     title: Annotated[str, typer.Option(help="What the page calls it.")] = "Students",
     out: Annotated[Path, typer.Option(help="The file to write.")] = Path("results/students.json"),
     params_file: ParamsFile = PARAMS,
@@ -317,6 +321,7 @@ def replicate(
         shards=SHARDS,
         models=MODELS,
         others=also or [],
+        widths=width or [],
     )
     write_whole(out, found.model_dump_json(indent=1) + "\n")
     if as_json:

@@ -22,10 +22,10 @@ from pipeline.inference import answer, load_as_they_are, view_of
 from pipeline.models.build import describe
 from pipeline.models.folder import load_model
 from pipeline.onnx_model import onnx_asker, to_int8, to_onnx
-from pipeline.params import Params
+from pipeline.params import FurtherRun, Params
 from pipeline.progress import Progress
 from pipeline.replication import IN_8_BITS, Replication, Right, judged
-from pipeline.runs import Run, all_runs, find
+from pipeline.runs import Run, all_runs, find, vary
 from pipeline.train.fingerprint import code_version, run_fingerprint
 from pipeline.train.run import check_teachers, train_run
 from pipeline.train.targets import PARTS, see_to_targets
@@ -94,6 +94,7 @@ def replicate(
     shards: Path,
     models: Path,
     others: Sequence[Path] = (),
+    widths: Sequence[float] = (),
 ) -> Replication:
     """Trains students with every seed, judges them on the test split once, and compares them.
 
@@ -113,15 +114,20 @@ def replicate(
         shards: the folder of shards.
         models: the folder of model folders.
         others: folders or archives of labelled images that they are judged on as well.
+        widths: of every taught student there is one more for each, with so many times its channels.
 
     Raises:
-        UsageError: a run is none, or no student; or the seeds are too few, or one comes twice.
+        UsageError: a run is none, or no student, or has no channels to multiply; or the seeds are
+            too few, or one comes twice.
         DataError: something is missing or damaged.
         TrainingError: a training cannot go on.
     """
     if len(seeds) < 2 or len(set(seeds)) < len(seeds):
         raise UsageError(f"seeds {', '.join(map(str, seeds))}: give two different ones at least")
     students = _students(params, names)
+    for factor in widths:
+        params, wider = _of_width(params, students, factor)
+        students += wider
     for run in students:
         check_teachers(run, models)
     index, sets = read_index(shards), _Sets(shards.resolve(), tuple(map(Path.resolve, others)))
@@ -155,6 +161,26 @@ def _students(params: Params, names: Sequence[str]) -> list[Run]:
     if wrong := [run.name for run in runs if run.role != "student"]:
         raise UsageError(f"{', '.join(wrong)}: only students are trained again; leave it out")
     return runs
+
+
+def _of_width(params: Params, students: Sequence[Run], factor: float) -> tuple[Params, list[Run]]:
+    """Adds the taught students again with so many times their channels, as runs of their own."""
+    models, runs = dict(params.models), dict(params.runs)
+    added = []
+    for run in students:
+        if run.distillation is None or run.name in params.runs:
+            continue
+        try:
+            network = vary(run, {"width": factor}).network
+        except ValueError as error:
+            raise UsageError(f"--width {factor:g}: {error}") from None
+        name = f"{run.name}-x{factor:g}".replace(".", "-")
+        model = f"{run.model}-x{factor:g}".replace(".", "-")
+        models[model] = params.models[run.model].model_copy(update={"network": network})
+        runs[name] = FurtherRun(model=model, teachers=run.teachers, distillation=run.distillation)
+        added.append(name)
+    params = params.model_copy(update={"models": models, "runs": runs})
+    return params, [find(params, name) for name in added]
 
 
 def _above(params: Params, students: Sequence[Run]) -> list[str]:

@@ -126,6 +126,16 @@ def test_what_was_trained_is_not_trained_again_and_a_seed_gives_the_same_model(
     assert of(fresh, "student-alone") == of(found, "student-alone")
 
 
+def test_a_family_is_one_student_in_several_widths(chain: Path) -> None:
+    found = again(chain, "student-cnn", widths=[0.5, 2])
+    students = [one for one in found.judged[0].runs if one.role == "student"]
+    assert [(one.run, one.model) for one in students if not one.run.endswith("-int8")] == [
+        ("student-cnn", "cnn 8-16"),
+        ("student-cnn-x0-5", "cnn 4-8"),
+        ("student-cnn-x2", "cnn 16-32"),
+    ]
+
+
 @pytest.mark.parametrize(
     ("names", "seeds", "message"),
     [

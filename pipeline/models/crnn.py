@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from pipeline.models.cnn import conv_chain
+from pipeline.models.cnn import conv_chain, mean_and_maximum
 from pipeline.params import Crnn
 
 
@@ -13,7 +13,9 @@ class CnnLstm(nn.Module):
     """Reads a word's columns in order, as CNN+LSTM recognisers do (Bhunia 2019).
 
     The convolutions make a column of every four pixels of width; what is left of the height is
-    averaged. The LSTM runs over the columns in both directions, and its outputs are averaged.
+    averaged. The LSTM runs over the columns in both directions, and its outputs are averaged. The
+    classifier is shown the convolutions' mean and maximum too: through the LSTM alone they would
+    hear of their mistakes late, and learn from many more images.
     """
 
     def __init__(self, network: Crnn, classes: int) -> None:
@@ -27,16 +29,18 @@ class CnnLstm(nn.Module):
             bidirectional=True,
         )
         self.dropout = nn.Dropout(network.dropout)
-        self.classifier = nn.Linear(2 * network.hidden, classes)
+        self.classifier = nn.Linear(2 * (network.hidden + network.channels[-1]), classes)
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (N, classes) of standardised grey images (N, 1, H, W)."""
-        columns = self.features(images).mean(dim=2).transpose(1, 2)
+        features = self.features(images)
+        columns = features.mean(dim=2).transpose(1, 2)
         # The CPU's LSTM kernel for bf16 is slower than the one for fp32.
         if columns.device.type == "cpu":
             with torch.autocast("cpu", enabled=False):
                 states, _ = self.lstm(columns.float())
         else:
             states, _ = self.lstm(columns)
-        logits: Tensor = self.classifier(self.dropout(states.mean(dim=1)))
+        read = torch.cat((states.mean(dim=1), mean_and_maximum(features)), dim=1)
+        logits: Tensor = self.classifier(self.dropout(read))
         return logits
