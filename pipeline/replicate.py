@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import multiprocessing
+import multiprocessing.connection
+import os
+import threading
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -13,18 +18,19 @@ from typing import Final
 import torch
 
 from pipeline.compute import Compute, cores
-from pipeline.data.shards import read_index
-from pipeline.errors import UsageError
+from pipeline.data.shards import Index, read_index
+from pipeline.errors import TransientError, UsageError
 from pipeline.evaluate import Asked, ask_about_folder, ask_about_test
 from pipeline.evaluation import JudgedData
 from pipeline.files import folder_there
 from pipeline.inference import answer, load_as_they_are, view_of
+from pipeline.lock import hold
 from pipeline.models.build import describe
 from pipeline.models.folder import load_model
 from pipeline.onnx_model import onnx_asker, to_int8, to_onnx
-from pipeline.params import FurtherRun, Params
+from pipeline.params import Params
 from pipeline.progress import Progress
-from pipeline.replication import IN_8_BITS, Replication, Right, judged
+from pipeline.replicated import Replicated, Right, judged
 from pipeline.runs import Run, all_runs, find, vary
 from pipeline.train.fingerprint import code_version, run_fingerprint
 from pipeline.train.run import check_teachers, train_run
@@ -81,7 +87,7 @@ class _Sets:
         data = JudgedData(source=index.source, split="test", version=index.version)
         answers = answer(onnx_asker(smaller, threads=1), test)
         right = _right(Asked(model, trained, info, answers, data))
-        return right.model_copy(update={"run": info.run + IN_8_BITS})
+        return right.model_copy(update={"in_8_bits": True})
 
 
 def replicate(
@@ -95,7 +101,7 @@ def replicate(
     models: Path,
     others: Sequence[Path] = (),
     widths: Sequence[float] = (),
-) -> Replication:
+) -> Replicated:
     """Trains students with every seed, judges them on the test split once, and compares them.
 
     They are judged in 8 bits too, as exported.
@@ -117,35 +123,47 @@ def replicate(
         widths: of every taught student there is one more for each, with so many times its channels.
 
     Raises:
-        UsageError: a run is none, or no student, or has no channels to multiply; or the seeds are
-            too few, or one comes twice.
+        UsageError: a run is none, or no student, or has no channels to multiply; the seeds are too
+            few, or one comes twice; or another process is at such trainings.
         DataError: something is missing or damaged.
         TrainingError: a training cannot go on.
+        TransientError: the process of one was ended.
     """
-    if len(seeds) < 2 or len(set(seeds)) < len(seeds):
+    if len(seeds) < 2 or len(set(seeds)) < len(seeds) or min(seeds) < 0:
         raise UsageError(f"seeds {', '.join(map(str, seeds))}: give two different ones at least")
+    if params.search.used != "none":
+        raise UsageError(
+            "search.used is best, and students are trained again as params.yaml has them alone: "
+            "write what was found there, and set search.used to none"
+        )
     students = _students(params, names)
-    for factor in widths:
-        params, wider = _of_width(params, students, factor)
+    as_they_are = tuple(students)
+    for factor in dict.fromkeys(widths):
+        params, wider = _of_width(params, as_they_are, factor)
         students += wider
     for run in students:
         check_teachers(run, models)
-    index, sets = read_index(shards), _Sets(shards.resolve(), tuple(map(Path.resolve, others)))
-    # A folder that cannot be read is told of now, and not after an hour.
-    found = [right for name in _above(params, students) for right in sets.judge(models / name)]
+    others = tuple(dict.fromkeys(path.resolve() for path in others))
+    index, sets = read_index(shards), _Sets(shards.resolve(), others)
     top = PARTS if compute.remote_storage else Path(compute.absolute_storage)
-    trainings = [
-        _prepared(params, run, seed, compute, top.resolve() / _KEPT, shards, models)
-        for seed in seeds
-        for run in students
-    ]
-    found += _trained(trainings, sets, compute)
-    return Replication(
+    kept = top.resolve() / _KEPT
+    # Nothing is streamed or kept elsewhere: all models are judged on the shards that are here.
+    compute = compute.model_copy(update={"stream": None, "storage": str(kept)})
+    with hold(kept / "lock", "such trainings"):
+        # A folder that cannot be read is told of now, and not after an hour.
+        found = [right for name in _above(params, students) for right in sets.judge(models / name)]
+        _warn_of_other_code(found)
+        trainings = [
+            _prepared(params, run, seed, compute, kept, index, shards, models)
+            for seed in seeds
+            for run in students
+        ]
+        found += _trained(trainings, sets, compute)
+    return Replicated(
         title=title,
-        code_version=code_version(),
-        data_version=index.version,
+        source=index.source,
+        version=index.version,
         training_images=index.images("train"),
-        epochs=students[0].training.epochs,
         seeds=tuple(seeds),
         judged=tuple(
             judged([right for right in found if right.data == data])
@@ -165,22 +183,35 @@ def _students(params: Params, names: Sequence[str]) -> list[Run]:
 
 def _of_width(params: Params, students: Sequence[Run], factor: float) -> tuple[Params, list[Run]]:
     """Adds the taught students again with so many times their channels, as runs of their own."""
-    models, runs = dict(params.models), dict(params.runs)
+    content = params.model_dump()
     added = []
     for run in students:
-        if run.distillation is None or run.name in params.runs:
+        if run.distillation is None:
             continue
         try:
             network = vary(run, {"width": factor}).network
         except ValueError as error:
             raise UsageError(f"--width {factor:g}: {error}") from None
-        name = f"{run.name}-x{factor:g}".replace(".", "-")
-        model = f"{run.model}-x{factor:g}".replace(".", "-")
-        models[model] = params.models[run.model].model_copy(update={"network": network})
-        runs[name] = FurtherRun(model=model, teachers=run.teachers, distillation=run.distillation)
+        name, model = (f"{one}-x{factor:g}".replace(".", "-") for one in (run.name, run.model))
+        if name in content["runs"]:
+            raise UsageError(f"--width {factor:g}: there is a run {name} already; rename it")
+        content["models"][model] = {**content["models"][run.model], "network": network.model_dump()}
+        content["runs"][name] = {
+            "model": model,
+            "teachers": run.teachers,
+            "distillation": run.distillation.model_dump(),
+        }
         added.append(name)
-    params = params.model_copy(update={"models": models, "runs": runs})
+    params = Params.model_validate(content)
     return params, [find(params, name) for name in added]
+
+
+def _warn_of_other_code(found: Sequence[Right]) -> None:
+    """Tells of teachers and assistants that are not what training now would make."""
+    for name in {right.run: None for right in found if right.code_version != code_version()}:
+        log.warning(
+            "%s was trained by other code than this; where that matters, run dvc repro first", name
+        )
 
 
 def _above(params: Params, students: Sequence[Run]) -> list[str]:
@@ -194,19 +225,31 @@ def _above(params: Params, students: Sequence[Run]) -> list[str]:
 
 
 def _prepared(
-    params: Params, run: Run, seed: int, compute: Compute, kept: Path, shards: Path, models: Path
+    params: Params,
+    run: Run,
+    seed: int,
+    compute: Compute,
+    kept: Path,
+    index: Index,
+    shards: Path,
+    models: Path,
 ) -> _Training:
-    """Sees to the stored targets of a seed's views, and to a folder with the student's teachers."""
+    """Sees to a folder with the student's teachers, and to their answers to a seed's views."""
     params = params.model_copy(update={"seed": seed})
     run = find(params, run.name)
-    targets = kept / f"targets-{seed}"
-    folder = kept / f"{run.name}-{run_fingerprint(run, read_index(shards).version, models)}"
+    what = f"{params.view.model_dump_json()} {seed} {index.version} {code_version()}"
+    targets = kept / f"targets-{seed}-{hashlib.sha256(what.encode()).hexdigest()[:12]}"
+    folder = kept / f"{run.name}-{run_fingerprint(run, index.version, models)}"
     folder.mkdir(parents=True, exist_ok=True)
+    there = folder_there(folder / run.name)
     for teacher in run.teachers:
-        if run.targets == "stored":
+        link, model = folder / teacher, (models / teacher).resolve()
+        if link.is_symlink() and link.readlink() != model:
+            link.unlink()
+        if not link.is_symlink():
+            link.symlink_to(model, target_is_directory=True)
+        if run.targets == "stored" and not there:
             see_to_targets(params, teacher, compute, shards=shards, models=models, targets=targets)
-        if not (folder / teacher).exists():
-            (folder / teacher).symlink_to((models / teacher).resolve(), target_is_directory=True)
     threads = max(1, int(compute.trial_cpus))
     here = compute.model_copy(update={"workers": 0, "loaders": 0, "threads": threads})
     return _Training(params, run.name, here, folder, targets)
@@ -215,22 +258,48 @@ def _prepared(
 def _trained(trainings: Sequence[_Training], sets: _Sets, compute: Compute) -> list[Right]:
     at_once = max(1, int(cores() / compute.trial_cpus))
     if torch.cuda.is_available() and compute.gpu is not False:
-        at_once = min(at_once, max(1, int(torch.cuda.device_count() / compute.trial_gpus)))
+        # All take the first GPU.
+        at_once = min(at_once, max(1, int(1 / compute.trial_gpus)))
     log.info("%d trainings, %d at once", len(trainings), at_once)
     progress = Progress("replicate", "trainings")
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(at_once, len(trainings)), context) as pool:
-        futures = [pool.submit(_train_and_judge, training, sets) for training in trainings]
-        try:
-            for done, future in enumerate(as_completed(futures), 1):
-                test = future.result()[0]
-                right = 100 * sum(test.right) / len(test.right)
-                log.info("%s with seed %d: %.2f %% of the test images", test.run, test.seed, right)
-                progress(done, len(futures))
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+    pool = ProcessPoolExecutor(
+        min(at_once, len(trainings)),
+        multiprocessing.get_context("spawn"),
+        _set_up,
+        (compute.gpu is not False,),
+    )
+    futures = [pool.submit(_train_and_judge, training, sets) for training in trainings]
+    try:
+        for done, future in enumerate(as_completed(futures), 1):
+            test = future.result()[0]
+            right = 100 * sum(test.right) / len(test.right)
+            log.info("%s with seed %d: %.2f %% of the test images", test.run, test.seed, right)
+            progress(done, len(futures))
+    except BrokenProcessPool:
+        raise TransientError(
+            "a training was ended from outside, perhaps for want of memory: run the same command "
+            "again, with more for each by DISTILL_TRIAL_CPUS, which makes fewer at once"
+        ) from None
+    finally:
+        pool.shutdown(cancel_futures=True)
     return [right for future in futures for right in future.result()]
+
+
+def _set_up(gpu: bool) -> None:
+    """Makes a process ready: it leaves GPUs alone if it shall, and ends with the one it works for.
+
+    One that went on would train beside those of the next command, in the same folders.
+    """
+    if not gpu:
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def wait() -> None:
+        multiprocessing.connection.wait([parent.sentinel])
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 def _train_and_judge(training: _Training, sets: _Sets) -> list[Right]:
@@ -254,8 +323,10 @@ def _right(asked: Asked) -> Right:
         role=info.role,
         model=describe(info.network),
         teachers=tuple(info.teachers),
-        seed=info.parameters["seed"],
         parameters=sum(weight.numel() for weight in asked.model.parameters()),
+        settings={name: value for name, value in info.parameters.items() if name != "seed"},
+        code_version=info.code_version,
+        seed=info.parameters["seed"],
         validation_accuracy=info.metrics["validation_accuracy"],
         data=asked.data,
         right=tuple((said == asked.answers.labels).tolist()),

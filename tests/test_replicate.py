@@ -13,8 +13,9 @@ from tiny import tiny_images, tiny_model, tiny_params, tiny_shards
 from pipeline.compute import Compute
 from pipeline.errors import DataError, UsageError
 from pipeline.evaluation import JudgedData
+from pipeline.lock import hold
 from pipeline.replicate import replicate
-from pipeline.replication import OfRun, Replication, Right, judged
+from pipeline.replicated import OfRun, Replicated, Right, judged
 from pipeline.reporting.results_page import write_results
 from pipeline.runs import Role
 
@@ -31,7 +32,7 @@ def words(folder: Path) -> Path:
     return folder
 
 
-def again(root: Path, *names: str, seeds: tuple[int, ...] = (1, 2), **wanted: Any) -> Replication:
+def again(root: Path, *names: str, seeds: tuple[int, ...] = (1, 2), **wanted: Any) -> Replicated:
     return replicate(
         tiny_params(view={"cycle": 1}),
         names,
@@ -44,12 +45,22 @@ def again(root: Path, *names: str, seeds: tuple[int, ...] = (1, 2), **wanted: An
     )
 
 
-def right(run: str, seed: int, answers: list[bool], role: Role = "student") -> Right:
+def right(
+    run: str,
+    seed: int,
+    answers: list[bool],
+    role: Role = "student",
+    teachers: tuple[str, ...] = (),
+    **about: Any,
+) -> Right:
     return Right(
         run=run,
         role=role,
-        model="cnn 8-16",
-        teachers=(),
+        model=about.pop("model", "cnn 8-16"),
+        teachers=teachers,
+        settings={},
+        code_version="0" * 64,
+        **about,
         seed=seed,
         parameters=100,
         validation_accuracy=50.0,
@@ -64,21 +75,22 @@ def chain(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("chain")
     index = tiny_shards(root / "shards")
     tiny_model(root / "models" / "teacher-cnn", index, run="teacher-cnn", steps=20)
-    tiny_model(root / "models" / "assistant-cnn", index, run="assistant-cnn", steps=5)
+    assistant, teachers = "assistant-cnn", ("teacher-cnn",)
+    tiny_model(root / "models" / assistant, index, run=assistant, teachers=teachers, steps=5)
     return root
 
 
 @pytest.fixture(scope="module")
-def found(chain: Path) -> Replication:
+def found(chain: Path) -> Replicated:
     return again(chain, others=[words(chain / "real")])
 
 
-def of(found: Replication, run: str, place: int = 0) -> OfRun:
+def of(found: Replicated, run: str, place: int = 0) -> OfRun:
     return next(one for one in found.judged[place].runs if one.run == run)
 
 
 def test_all_students_are_trained_with_every_seed_beside_the_models_above_them(
-    found: Replication,
+    found: Replicated,
 ) -> None:
     test, real = found.judged
     assert [(one.run, one.seeds) for one in real.runs] == [
@@ -94,23 +106,25 @@ def test_all_students_are_trained_with_every_seed_beside_the_models_above_them(
         ("student-cnn-assisted", "student-alone"),
         ("student-cnn-assisted", "student-cnn"),
     ]
+    pairs.append(("student-cnn", "teacher-cnn"))
     in_8_bits = [
-        (f"{run}-int8", run) for run in ("student-cnn", "student-cnn-assisted", "student-alone")
+        (f"{run} in 8 bits", run)
+        for run in ("student-cnn", "student-cnn-assisted", "student-alone")
     ]
     assert [(one.first, one.second) for one in real.differences] == pairs
     assert [(one.first, one.second) for one in test.differences] == pairs + in_8_bits
 
 
 def test_the_same_images_from_shards_and_from_a_folder_are_answered_alike(
-    found: Replication,
+    found: Replicated,
 ) -> None:
     test, real = found.judged
-    right = {one.run: one.correct for one in test.runs}
-    assert {one.run: one.correct for one in real.runs}.items() <= right.items()
+    right = {one.name: one.correct for one in test.runs}
+    assert {one.name: one.correct for one in real.runs}.items() <= right.items()
 
 
 def test_what_was_trained_is_not_trained_again_and_a_seed_gives_the_same_model(
-    chain: Path, found: Replication, caplog: pytest.LogCaptureFixture
+    chain: Path, found: Replicated, caplog: pytest.LogCaptureFixture
 ) -> None:
     weights = sorted((chain / "storage/replicate").glob("student-*/student-*/model.safetensors"))
     before = {path: path.stat().st_mtime_ns for path in weights}
@@ -129,7 +143,7 @@ def test_what_was_trained_is_not_trained_again_and_a_seed_gives_the_same_model(
 def test_a_family_is_one_student_in_several_widths(chain: Path) -> None:
     found = again(chain, "student-cnn", widths=[0.5, 2])
     students = [one for one in found.judged[0].runs if one.role == "student"]
-    assert [(one.run, one.model) for one in students if not one.run.endswith("-int8")] == [
+    assert [(one.run, one.model) for one in students if not one.in_8_bits] == [
         ("student-cnn", "cnn 8-16"),
         ("student-cnn-x0-5", "cnn 4-8"),
         ("student-cnn-x2", "cnn 16-32"),
@@ -141,6 +155,7 @@ def test_a_family_is_one_student_in_several_widths(chain: Path) -> None:
     [
         ((), (1,), "seeds 1: give two different ones at least"),
         ((), (1, 1), "seeds 1, 1: give two different ones"),
+        ((), (1, -1), "seeds 1, -1: give two different ones"),
         (("teacher-cnn",), (1, 2), "teacher-cnn: only students are trained again"),
         (("student-x",), (1, 2), "no run 'student-x' in params.yaml"),
     ],
@@ -152,6 +167,22 @@ def test_wrong_use_is_refused(
         again(chain, *names, seeds=seeds)
 
 
+def test_what_a_search_found_is_not_passed_over_in_silence(chain: Path) -> None:
+    params = tiny_params(view={"cycle": 1}, search={"used": "best"})
+    with pytest.raises(UsageError, match=r"search\.used is best"):
+        replicate(
+            params, (), (1, 2), Compute(), title="", shards=chain / "s", models=chain / "models"
+        )
+
+
+def test_another_process_at_it_is_refused(chain: Path, found: Replicated) -> None:
+    with (
+        hold(chain / "storage/replicate/lock", "it"),
+        pytest.raises(UsageError, match="another process is at such trainings"),
+    ):
+        again(chain)
+
+
 def test_a_folder_that_cannot_be_read_is_told_of_before_anything_is_trained(
     chain: Path, tmp_path: Path
 ) -> None:
@@ -159,21 +190,73 @@ def test_a_folder_that_cannot_be_read_is_told_of_before_anything_is_trained(
         (tmp_path / name).symlink_to(chain / name)
     with pytest.raises(DataError, match="no-such-folder"):
         again(tmp_path, others=[tmp_path / "no-such-folder"])
-    assert not (tmp_path / "storage").exists()
+    assert not list((tmp_path / "storage").rglob("*.safetensors"))
 
 
 def test_a_difference_in_every_word_and_seed_is_no_luck_and_none_is_none() -> None:
-    images = 40
-    alone = [right("student-alone", seed, [True] * 20 + [False] * 20) for seed in (1, 2)]
-    taught = [right("student-t", seed, [True] * 39 + [False]) for seed in (2, 1)]
-    same = [right("student-u", seed, [True] * 20 + [False] * 20) for seed in (1, 2)]
-    both = judged([*alone, *taught, *same])
-    assert both.images == images
-    differences = {one.first: one for one in both.differences if one.second == "student-alone"}
-    assert differences["student-t"].difference == pytest.approx(47.5)
-    assert differences["student-t"].low > 0
-    assert differences["student-t"].p < 0.05
-    assert (differences["student-u"].low, differences["student-u"].p) == (0, 1)
+    half, most = [True] * 20 + [False] * 20, [True] * 39 + [False]
+    teacher = right("teacher-t", 0, most, "teacher", model="ocr")
+    both = judged(
+        [
+            teacher,
+            *(right("student-alone", seed, half) for seed in (1, 2)),
+            *(right("student-t", seed, most, teachers=("teacher-t",)) for seed in (2, 1)),
+            *(right("student-u", seed, half, teachers=("teacher-u",)) for seed in (1, 2)),
+        ]
+    )
+    assert both.images == 40
+    found = {(one.first, one.second): one for one in both.differences}
+    assert found["student-t", "student-alone"].difference == pytest.approx(47.5)
+    assert found["student-t", "student-alone"].low > 0
+    assert found["student-t", "student-alone"].p < 0.05
+    none = found["student-u", "student-alone"]
+    assert (none.low, none.high, none.p) == (0, 0, 1)
+    assert found["student-t", "teacher-t"].question == "keeps_up"
+
+
+def test_only_students_of_one_network_are_compared_with_each_other() -> None:
+    chain = [
+        right("teacher-t", 0, [True, True], "teacher", model="ocr"),
+        right("assistant-t", 0, [True, False], "assistant", ("teacher-t",), model="crnn"),
+    ]
+    students = [
+        ("student-alone", (), "cnn 8"),
+        ("student-t", ("teacher-t",), "cnn 8"),
+        ("student-t-assisted", ("assistant-t",), "cnn 8"),
+        ("student-t-x2", ("teacher-t",), "cnn 16"),
+        ("student-t-assisted-x2", ("assistant-t",), "cnn 16"),
+    ]
+    trained = [
+        right(name, seed, [True, seed > 1], teachers=teachers, model=model)
+        for name, teachers, model in students
+        for seed in (1, 2)
+    ]
+    assert [
+        (one.question, one.first, one.second) for one in judged(chain + trained).differences
+    ] == [
+        ("alone", "student-t", "student-alone"),
+        ("alone", "student-t-assisted", "student-alone"),
+        ("assistant", "student-t-assisted", "student-t"),
+        ("assistant", "student-t-assisted-x2", "student-t-x2"),
+        ("keeps_up", "student-t", "teacher-t"),
+        ("keeps_up", "student-t-x2", "teacher-t"),
+    ]
+
+
+def test_an_accuracy_never_leaves_its_bounds_and_one_that_never_varies_has_an_interval() -> None:
+    first, second = [True] * 23 + [False], [True] * 24
+    found = judged([right("a", 1, first), right("a", 2, second), right("b", 1, second)])
+    varies, alone = found.runs
+    assert 0 <= varies.low < varies.accuracy < varies.high <= 100
+    assert alone.low == pytest.approx(86.2, abs=0.1)
+    assert alone.high == 100
+    same = judged([right("b", 1, second), right("b", 2, second)]).runs[0]
+    assert (same.low, same.high) == (alone.low, alone.high)
+
+
+def test_a_seed_that_comes_twice_is_refused() -> None:
+    with pytest.raises(ValueError, match="a comes twice with the seed 1"):
+        judged([right("a", 1, [True, False]), right("a", 1, [True, False])])
 
 
 def test_models_of_other_images_are_not_compared() -> None:
@@ -182,7 +265,7 @@ def test_models_of_other_images_are_not_compared() -> None:
 
 
 def test_the_page_says_what_the_numbers_say_and_only_them(
-    found: Replication, tmp_path: Path
+    found: Replicated, tmp_path: Path
 ) -> None:
     (tmp_path / "tiny.json").write_text(found.model_dump_json())
     assert write_results(tmp_path, tmp_path / "results.md") == 1
@@ -204,9 +287,10 @@ def test_a_page_of_nothing_or_of_something_else_is_refused(tmp_path: Path) -> No
 
 def test_on_the_command_line_seeds_are_numbers(tmp_path: Path) -> None:
     project = write_project(tmp_path)
-    done = run(project, "replicate", "student-alone", "--seeds", "1,x")
+    out = ("--out", "results/alone.json")
+    done = run(project, "replicate", "student-alone", "--seeds", "1,x", *out)
     assert (done.returncode, "error: --seeds 1,x: give numbers" in done.stderr) == (2, True)
-    done = run(project, "replicate", "student-alone", "--seeds", "1,2", "--title", "Alone")
+    done = run(project, "replicate", "student-alone", "--seeds", "1,2", "--title", "Alone", *out)
     assert done.returncode == 0, done.stderr
     assert run(project, "results").returncode == 0
     assert "## Alone" in (project / "docs/results.md").read_text()
@@ -216,19 +300,20 @@ def test_sizes_stand_beside_the_default_with_what_they_take(tmp_path: Path) -> N
     found = judged(
         [right(run, seed, [True, False]) for run in ("student-s", "x") for seed in (1, 2)]
     )
-    study = Replication(
+    study = Replicated(
         title="Sizes",
-        code_version="0" * 64,
-        data_version="0" * 64,
+        source="generated",
+        version="0" * 64,
         training_images=48,
-        epochs=2,
         seeds=(1, 2),
         judged=(found,),
     )
     (tmp_path / "sizes.json").write_text(study.model_dump_json())
     (tmp_path / "bench").mkdir()
     row = {"network": "cnn 8-16", "latency_ms_onnx": 0.25, "latency_ms_int8": 0.125}
-    (tmp_path / "bench/x86.json").write_text(json.dumps({"sizes": {"student": row}}))
+    (tmp_path / "bench/x86.json").write_text(
+        json.dumps({"machine": {"processor": "X"}, "sizes": {"student": row}})
+    )
     write_results(tmp_path, tmp_path / "results.md", tmp_path / "bench")
     assert "| student-s | cnn 8-16 | 100 | 50.00 (" in (tmp_path / "results.md").read_text()
     assert "| – | 0.250 | 0.125 |" in (tmp_path / "results.md").read_text()

@@ -104,7 +104,12 @@ def tiny_params(**overrides: Any) -> Params:
 
 
 def tiny_info(
-    index: Index, *, run: str = "student-alone", network: Architecture = CNN, view: View = VIEW
+    index: Index,
+    *,
+    run: str = "student-alone",
+    network: Architecture = CNN,
+    view: View = VIEW,
+    teachers: tuple[str, ...] = (),
 ) -> ModelInfo:
     """What a tiny model says of itself."""
     return ModelInfo(
@@ -114,7 +119,7 @@ def tiny_info(
         scripts=index.scripts,
         input=InputSize(channels=1, height=view.height, width=view.width),
         normalisation=NORMALISATION,
-        teachers={},
+        teachers=dict.fromkeys(teachers, 1.0),
         data_source=index.source,
         data_version=index.version,
         parameters={"seed": 0},
@@ -130,6 +135,7 @@ def tiny_model(
     run: str = "student-alone",
     network: Architecture = CNN,
     view: View = VIEW,
+    teachers: tuple[str, ...] = (),
     steps: int = 0,
     seed: int = 0,
 ) -> ScriptClassifier:
@@ -149,7 +155,7 @@ def tiny_model(
             functional.cross_entropy(model(images), labels).backward()  # type: ignore[no-untyped-call]
             optimizer.step()
     folder.mkdir(parents=True, exist_ok=True)
-    info = tiny_info(index, run=run, network=network, view=view)
+    info = tiny_info(index, run=run, network=network, view=view, teachers=teachers)
     save_model(folder, info, model.state_dict())
     write_whole(
         folder / "history.csv", "epoch,validation_loss,validation_accuracy\n1,1.098612,50.0\n"

@@ -91,6 +91,9 @@ def robustness(
 
 
 def replicate(
+    out: Annotated[
+        Path, typer.Option(metavar="FILE.json", help="The file to write, in results/ for the page.")
+    ],
     runs: Annotated[
         list[str] | None, typer.Argument(metavar="[RUN...]", help="Students; all if none.")
     ] = None,
@@ -101,10 +104,9 @@ def replicate(
     ] = None,
     width: Annotated[
         list[float] | None,
-        typer.Option(help="Also with so many times the channels; may come again."),
+        typer.Option(min=0.01, max=100, help="Also with so many times the channels, repeatedly."),
     ] = None,
     title: Annotated[str, typer.Option(help="What the page calls it.")] = "Students",
-    out: Annotated[Path, typer.Option(help="The file to write.")] = Path("results/students.json"),
     params_file: ParamsFile = PARAMS,
     as_json: Json = False,
 ) -> None:
@@ -113,8 +115,14 @@ def replicate(
     Teachers and assistants stay as they are. Goes on where it was interrupted.
     """
     from pipeline.files import write_whole
+    from pipeline.jobs import where
     from pipeline.replicate import replicate as train_again
 
+    if where.job_server():
+        raise UsageError(
+            "students are trained again on this machine, and no job server is asked: set "
+            "RAY_ADDRESS to nothing"
+        )
     try:
         wanted = [int(seed) for seed in seeds.split(",")]
     except ValueError:
@@ -137,7 +145,8 @@ def replicate(
     for one in found.judged:
         rows = [["run", "accuracy %", "95 % interval"]]
         rows += [
-            [run.run, f"{run.accuracy:.2f}", f"{run.low:.2f} to {run.high:.2f}"] for run in one.runs
+            [run.name, f"{run.accuracy:.2f}", f"{run.low:.2f} to {run.high:.2f}"]
+            for run in one.runs
         ]
         table(f"{one.images} images of {one.data.source}", rows)
     show({"results": str(out), "page": "python -m pipeline results writes it"}, False)

@@ -3,24 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import mean
 from typing import Final
 
 from pydantic import ValidationError
 
 from pipeline.errors import DataError
 from pipeline.files import write_whole
-from pipeline.replication import (
-    ALONE,
-    ASSISTED,
-    IN_8_BITS,
-    Difference,
-    Judged,
-    OfRun,
-    Replication,
-)
+from pipeline.replicated import Difference, Judged, OfRun, Question, Replicated
 from pipeline.reporting.templating import fill, p_value, short, signed
 from pipeline.statistics import SIGNIFICANT
 
@@ -28,7 +21,6 @@ RESULTS: Final = Path("results")
 PAGE: Final = Path("docs/results.md")
 BENCHMARKS: Final = Path("benchmarks/results")
 _LATENCIES: Final = ("latency_ms_onnx", "latency_ms_int8")
-_CHAIN: Final = ("teacher-{}", "assistant-{}", ALONE, "student-{}", "student-{}-assisted")
 
 
 @dataclass(frozen=True)
@@ -67,18 +59,26 @@ class Study:
     """One file of results."""
 
     file: str
-    replication: Replication
+    found: Replicated
     sections: tuple[Section, ...]
+
+
+@dataclass(frozen=True)
+class Latencies:
+    """What the benchmarks measured on one machine, by a network's description."""
+
+    machine: str
+    of: Mapping[str, Mapping[str, float]]
 
 
 def write_results(results: Path = RESULTS, page: Path = PAGE, benchmarks: Path = BENCHMARKS) -> int:
     """Writes the page from every file of results, and from the latencies of the benchmarks.
 
     Returns:
-        How many files there are.
+        How many files of results there are.
 
     Raises:
-        DataError: there are none, or one is no replication.
+        DataError: there are none, or one is not what ``replicate`` writes.
     """
     paths = sorted(results.glob("*.json"))
     if not paths:
@@ -88,93 +88,77 @@ def write_results(results: Path = RESULTS, page: Path = PAGE, benchmarks: Path =
         )
     latencies = _latencies(benchmarks)
     studies = [_study(path, latencies) for path in paths]
-    write_whole(page, fill("results.md.j2", studies=studies))
+    write_whole(page, fill("results.md.j2", studies=studies, machine=latencies.machine))
     return len(studies)
 
 
-def _latencies(folder: Path) -> dict[str, dict[str, float]]:
-    """What the benchmarks measured of networks, by their description; the last file wins."""
-    found: dict[str, dict[str, float]] = {}
+def _latencies(folder: Path) -> Latencies:
+    """Those of the first file: times of several machines do not belong into one column."""
     for path in sorted(folder.glob("*.json")):
-        sizes = json.loads(path.read_text()).get("sizes", {})
-        found |= {row["network"]: row for row in sizes.values()}
-    return found
+        content = json.loads(path.read_text())
+        rows = content.get("sizes", {}).values()
+        return Latencies(content["machine"]["processor"], {row["network"]: row for row in rows})
+    return Latencies("", {})
 
 
-def _study(path: Path, latencies: Mapping[str, Mapping[str, float]]) -> Study:
+def _study(path: Path, latencies: Latencies) -> Study:
     try:
-        replication = Replication.model_validate_json(path.read_text())
+        found = Replicated.model_validate_json(path.read_text())
     except ValidationError as error:
         raise DataError(
             f"{path} is not what python -m pipeline replicate writes: {error}; make it again"
         ) from error
-    sections = tuple(_section(judged, latencies) for judged in replication.judged)
-    return Study(path.name, replication, sections)
+    return Study(path.name, found, tuple(_section(one, latencies) for one in found.judged))
 
 
-def _section(judged: Judged, latencies: Mapping[str, Mapping[str, float]]) -> Section:
-    runs = {run.run: run for run in judged.runs}
-    teachers = [run.run.removeprefix("teacher-") for run in judged.runs if run.role == "teacher"]
-    rows = tuple(
-        Row(teacher, tuple(runs.get(name.format(teacher)) for name in _CHAIN))
-        for teacher in teachers
-    )
-    students = [
-        run for name, run in runs.items() if run.role == "student" and not name.endswith(IN_8_BITS)
-    ]
-    sized = [
+def _section(judged: Judged, latencies: Latencies) -> Section:
+    runs = {run.name: run for run in judged.runs}
+    names = [run.run.removeprefix("teacher-") for run in judged.runs if run.role == "teacher"]
+    chain = ("teacher-{}", "assistant-{}", "student-alone", "student-{}", "student-{}-assisted")
+    rows = tuple(Row(name, tuple(runs.get(one.format(name)) for one in chain)) for name in names)
+    students = [run for run in judged.runs if run.role == "student" and not run.in_8_bits]
+    sized = tuple(
         Sized(
             run,
-            runs.get(run.run + IN_8_BITS),
-            tuple(latencies.get(run.model, {}).get(key) for key in _LATENCIES),
+            runs.get(f"{run.run} in 8 bits"),
+            tuple(latencies.of.get(run.model, {}).get(key) for key in _LATENCIES),
         )
         for run in sorted(students, key=lambda run: run.parameters)
-    ]
-    answers = _answers(runs, judged.differences)
-    return Section(judged, rows, tuple(sized), answers)
+    )
+    return Section(judged, rows, sized, _answers(runs, judged.differences))
 
 
-def _answers(runs: dict[str, OfRun], differences: Sequence[Difference]) -> tuple[str, ...]:
-    """What may be said, in sentences: each difference with its interval, and then of the chain."""
-    between = {(one.first, one.second): one for one in differences}
-    taught = [runs[one.first] for one in differences if one.second == ALONE]
+def _answers(runs: Mapping[str, OfRun], differences: Iterable[Difference]) -> tuple[str, ...]:
+    """What may be said, in sentences, each with its interval."""
+    by_question: dict[Question, list[Difference]] = {}
+    for one in differences:
+        by_question.setdefault(one.question, []).append(one)
+
+    def all_of(question: Question) -> str:
+        return " ".join(map(_told, by_question[question]))
+
     answers = []
-    if taught:
-        best = max(taught, key=lambda run: run.accuracy)
-        answers.append(f"**Distilled or alone?** {_told(between[best.run, ALONE])}")
-        worse = [between[run.run, ALONE] for run in taught if run is not best]
-        answers += [_told(one) for one in worse]
-    direct = [
-        run
-        for run in runs.values()
-        if run.role == "student"
-        and run.run != ALONE
-        and not run.run.endswith((ASSISTED, IN_8_BITS))
-    ]
-    if len(direct) > 1:
-        first = max(direct, key=lambda run: run.accuracy)
-        told = [one for one in differences if first.run in (one.first, one.second)]
-        told = [one for one in told if {one.first, one.second} <= {run.run for run in direct}]
+    if "alone" in by_question:
+        answers.append(f"**Distilled or alone?** {all_of('alone')}")
+    if taught := by_question.get("teachers"):
+        names = dict.fromkeys(name for one in taught for name in (one.first, one.second))
+        best = max(names, key=lambda name: mean(runs[name].validation_accuracy))
         answers.append(
-            f"**Which teacher teaches best?** On average {first.run} reads most of the students "
-            f"taught directly. {' '.join(map(_told, told))}"
+            f"**Which teacher teaches best?** On validation the students of the teacher of {best} "
+            f"read most. {all_of('teachers')}"
         )
-    assisted = [one for one in differences if one.first == one.second + ASSISTED]
-    if assisted:
-        answers.append(f"**Does the assistant pay?** {' '.join(map(_told, assisted))}")
-    teachers = [run for run in runs.values() if run.role == "teacher"]
-    if teachers and direct:
-        top = max(teachers, key=lambda run: run.accuracy)
-        student = max(direct, key=lambda run: run.accuracy)
-        answers.append(
-            f"**Does the student keep up?** {student.run} reads "
-            f"{signed(student.accuracy - top.accuracy)} points beside {top.run}, with one "
-            f"{top.parameters / student.parameters:.1f}th of its parameters "
-            f"({short(student.parameters)} of {short(top.parameters)})."
-        )
-    smaller = [one for one in differences if one.first == one.second + IN_8_BITS]
-    if smaller:
-        answers.append(f"**What do 8 bits cost?** {' '.join(map(_told, smaller))}")
+    if "assistant" in by_question:
+        answers.append(f"**Does the assistant pay?** {all_of('assistant')}")
+    if kept := by_question.get("keeps_up"):
+        told = [
+            f"{_told(one)} It has 1/{runs[one.second].parameters / runs[one.first].parameters:.1f} "
+            f"of its parameters ({short(runs[one.first].parameters)} of "
+            f"{short(runs[one.second].parameters)})."
+            for one in kept
+        ]
+        answers.append(f"**Does a student keep up with its teacher?** {' '.join(told)}")
+    if "bits" in by_question:
+        answers.append(f"**What do 8 bits cost?** {all_of('bits')}")
     return tuple(answers)
 
 

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import logging
 from collections.abc import Iterable
 from pathlib import Path
-from typing import IO, Final
+from typing import Final
 
 from pipeline.compute import Compute
 from pipeline.data.shards import read_index
 from pipeline.distill.target_index import TARGETS, origin_of, read_target_index
-from pipeline.errors import DataError, TrainingError, UsageError
+from pipeline.errors import DataError, TrainingError
 from pipeline.files import sha256
+from pipeline.lock import hold
 from pipeline.models.folder import WEIGHTS_FILE
 from pipeline.params import Params
 from pipeline.runs import Run
@@ -92,7 +92,7 @@ class Searching:
         self._name = f"search-{self._fingerprint()}"
         top = PARTS if compute.remote_storage else Path(compute.absolute_storage)
         self._kept = top.resolve() / f"{self._name}-kept"
-        self._lock = _locked(self._kept / "lock")
+        self._lock = hold(self._kept / "lock", "this search")
         self._journal = Journal(self._kept / "journal.jsonl")
         self.zoo = self._kept / "zoo"
         self._roots: dict[str, Path] = {}
@@ -289,17 +289,3 @@ class Searching:
                 raise DataError(f"a trial learns from {name}, which is not trained: train it first")
             content.append(sha256(weights))
         return hashlib.sha256("\n".join(content).encode()).hexdigest()[:12]
-
-
-def _locked(path: Path) -> IO[str]:
-    """A file that this process alone holds, until it closes it or ends."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    file = path.open("w")
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        file.close()
-        raise UsageError(
-            f"another process is at this search (it holds {path}): wait for it, or end it"
-        ) from None
-    return file

@@ -109,9 +109,9 @@ def test_no_word_and_no_family_of_test_is_in_another_split(bundle: Bundle) -> No
     assert not bundle.of("train", "word") & bundle.of("validation", "word")
 
 
-def test_about_a_third_of_the_words_are_short(bundle: Bundle) -> None:
-    short = sum(len(words.clusters(row["word"])) <= 3 for row in bundle.rows) / len(bundle.rows)
-    assert 0.25 < short < 0.65, short
+def test_single_letters_and_syllables_are_drawn_which_no_vocabulary_has(bundle: Bundle) -> None:
+    lone = {row["script"] for row in bundle.rows if len(words.clusters(row["word"])) == 1}
+    assert lone == set(NAMES)
 
 
 def test_every_letter_is_in_the_font_it_was_drawn_in(bundle: Bundle) -> None:
