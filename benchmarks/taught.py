@@ -22,7 +22,7 @@ class Taught:
     """A student that was taught.
 
     Attributes:
-        rates: images a second of each epoch's steps.
+        rates: images a second of each epoch, with looking at the validation images.
         seconds: of all epochs, with looking at the validation images and keeping the best weights.
         right: for each of :data:`JUDGED`, whether each of its images is read right.
     """
@@ -38,7 +38,8 @@ def by_us(job: Job, folder: Path) -> Taught:
     index = read_index(job.shards)
     model = build(job.run.network, len(index.scripts), job.run.view, pretrained=False)
     model.load_state_dict(trained.weights)
-    rates = [row.images_per_second for row in trained.history]
+    # A loop that asks for the next epoch's views before validation has them when its steps begin.
+    rates = [row.images / row.seconds for row in trained.history]
     return Taught(rates, trained.seconds, judge(model, job))
 
 

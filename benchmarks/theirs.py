@@ -120,8 +120,8 @@ def by_torchdistill(job: Job, images: Path, folder: Path) -> Taught:
         box.pre_epoch_process(epoch=epoch)
         asked = time.perf_counter()
         _train_one_epoch(box, device, epoch)
-        rates.append(len(words["train"]) / (time.perf_counter() - asked))
         right = _right(box.student_forward_proc, student, box.val_data_loader, device)
+        rates.append(len(words["train"]) / (time.perf_counter() - asked))
         if right > best:
             best = right
             state = {name: value.contiguous() for name, value in student.state_dict().items()}
