@@ -110,8 +110,10 @@ def test_no_word_and_no_family_of_test_is_in_another_split(bundle: Bundle) -> No
 
 
 def test_single_letters_and_syllables_are_drawn_which_no_vocabulary_has(bundle: Bundle) -> None:
-    lone = {row["script"] for row in bundle.rows if len(words.clusters(row["word"])) == 1}
-    assert lone == set(NAMES)
+    lone = [row["script"] for row in bundle.rows if len(words.clusters(row["word"])) == 1]
+    # A third of three in ten pieces.
+    assert 0.05 < len(lone) / len(bundle.rows) < 0.15
+    assert len(set(lone)) > 5
 
 
 def test_every_letter_is_in_the_font_it_was_drawn_in(bundle: Bundle) -> None:

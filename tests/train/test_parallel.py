@@ -37,10 +37,9 @@ def train(
     made = trainer(settings, RUN, folder, keeper, checkpoint_steps=2, worker=worker)
     if not norms:
         for block in made.model.modules():
-            if isinstance(block, nn.Sequential):
-                for name, layer in block.named_children():
-                    if isinstance(layer, nn.BatchNorm2d):
-                        block.register_module(name, nn.Identity())
+            for name, layer in block.named_children():
+                if isinstance(layer, nn.BatchNorm2d):
+                    block.register_module(name, nn.Identity())
     return made.run(resume)
 
 

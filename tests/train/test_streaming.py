@@ -343,7 +343,7 @@ def test_a_cache_that_cannot_be_written_is_done_without(
     def limit(request: Request) -> None:
         # Checkpoints are smaller than shards: what the kernel refuses is the cache's files.
         if request.number == 3:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, hard))
+            resource.setrlimit(resource.RLIMIT_FSIZE, (38_000, hard))
 
     proxy.rule = limit
     with caplog.at_level("INFO", "pipeline"):
