@@ -42,8 +42,21 @@ def workspace(tmp_path: Path) -> Workspace:
     return build(tmp_path)
 
 
-def published_part(page: str) -> str:
-    return page[page.index('<section id="published"') : page.index('<section id="runs"')]
+def section(page: str, name: str) -> str:
+    start = page.index(f'<section id="{name}"')
+    return page[start : page.index("</section>", start)]
+
+
+def choose(workspace: Workspace, run: str) -> None:
+    """Makes a student the best on validation."""
+    model = workspace.models / run / "model.json"
+    metrics = json.loads(model.read_text())["metrics"]
+    edit(model, metrics=metrics | {"validation_accuracy": 100.0})
+
+
+def pictured(part: str) -> list[tuple[str, str, str]]:
+    """The words a part of the page shows: key, true script, what was read."""
+    return re.findall(r'alt="Word image (\w+): (\w+), read as (\w+)"', part)
 
 
 def assert_row_is_empty(part: str, command: str) -> None:
@@ -113,7 +126,7 @@ def test_generated_data_is_called_generated_and_kept_out_of_the_column(
 ) -> None:
     summary, page = write(workspace)
     assert "Generated words, not CVSI-2015: no number here may stand in a CVSI-2015 column" in page
-    part = published_part(page)
+    part = section(page, "published")
     assert "cannot be compared" in part
     assert "the words of this page are generated" in part
     assert not any(run.run in part for run in summary.runs)
@@ -125,7 +138,7 @@ def test_a_test_set_of_the_official_size_stands_beside_the_published(
 ) -> None:
     make_official(monkeypatch, 6)
     summary, page = write(build(tmp_path, source="cvsi"))
-    part = published_part(page)
+    part = section(page, "published")
     assert "Generated words" not in page
     assert "as many test words of every script as the official test set has, 60 in all" in part
     students = [run for run in summary.runs if run.role == "student"]
@@ -142,8 +155,8 @@ def test_generated_words_never_stand_beside_the_published(
 ) -> None:
     make_official(monkeypatch, 6)
     summary, page = write(build(tmp_path))
-    assert_row_is_empty(published_part(page), FILLED_BY)
-    assert not any(run.run in published_part(page) for run in summary.runs)
+    assert_row_is_empty(section(page, "published"), FILLED_BY)
+    assert not any(run.run in section(page, "published") for run in summary.runs)
 
 
 @pytest.mark.parametrize(
@@ -165,7 +178,7 @@ def test_real_words_that_are_not_the_official_test_set_are_not_comparable(
     tmp_path: Path, scripts: tuple[str, ...], why: str, command: str
 ) -> None:
     summary, page = write(build(tmp_path, source="cvsi", scripts=scripts))
-    part = published_part(page)
+    part = section(page, "published")
     assert why in part
     assert not any(run.run in part for run in summary.runs)
     assert_row_is_empty(part, command)
@@ -177,8 +190,8 @@ def test_a_test_set_of_the_official_size_with_other_shares_of_scripts_is_not_com
     """As generated words are whose statement was taken away."""
     make_official(monkeypatch, 6, English=7, Tamil=5)
     _, page = write(build(tmp_path, source="cvsi"))
-    assert "60 (English 6 instead of 7, Tamil 6 instead of 5)" in published_part(page)
-    assert_row_is_empty(published_part(page), FILLED_BY)
+    assert "60 (English 6 instead of 7, Tamil 6 instead of 5)" in section(page, "published")
+    assert_row_is_empty(section(page, "published"), FILLED_BY)
 
 
 def test_the_command_takes_back_what_would_keep_the_row_empty() -> None:
@@ -218,9 +231,7 @@ def test_sentences_never_claim_more_than_the_test() -> None:
 
 
 def test_the_student_is_chosen_on_validation(workspace: Workspace) -> None:
-    model = workspace.models / "student-ensemble" / "model.json"
-    metrics = json.loads(model.read_text())["metrics"]
-    edit(model, metrics=metrics | {"validation_accuracy": 100.0})
+    choose(workspace, "student-ensemble")
     _, page = write(workspace)
     assert "The student: student-ensemble" in page
 
@@ -240,9 +251,34 @@ def test_every_misread_word_is_shown_with_its_picture(workspace: Workspace) -> N
     wrong = sorted(
         (row for row in rows if row.predicted != row.script), key=lambda row: -row.probability
     )
-    shown = re.findall(r'alt="Word image (\w+): (\w+), read as (\w+)"', page)
     assert wrong
-    assert shown == [(row.key, row.script, row.predicted) for row in wrong]
+    assert pictured(section(page, "misread")) == [
+        (row.key, row.script, row.predicted) for row in wrong
+    ]
+
+
+def test_pairs_that_are_mixed_up_are_shown_with_all_runs_mistakes(workspace: Workspace) -> None:
+    runs = [run.name for run in all_runs(workspace.params)]
+    folder = workspace.reports / "evaluations"
+    for name in runs:
+        evaluation, rows = evaluations.read(folder / name)
+        say = {"Bengali": "Hindi", "Hindi": "Bengali"} if name != "teacher-ocr" else {}
+        if name == "student-alone":
+            del say["Hindi"]
+        said = [replace(row, predicted=say.get(row.script, row.script)) for row in rows]
+        right = sum(row.predicted == row.script for row in said)
+        evaluations.write(folder / name, evaluation.model_copy(update={"correct": right}), said)
+    choose(workspace, "student-ocr")
+    _, page = write(workspace)
+    part = section(page, "pairs")
+    assert part.count("<article") == 1
+    assert re.findall(r"(\w+) read as (\w+): (\d+) of (\d+) words", part) == [
+        ("Bengali", "Hindi", "6", "6"),
+        ("Hindi", "Bengali", "6", "6"),
+    ]
+    assert len(pictured(part)) == 12
+    mixed = dict(re.findall(r"([\w-]+) <b>(\d+)</b>", part))
+    assert mixed == dict.fromkeys(runs, "12") | {"teacher-ocr": "0", "student-alone": "6"}
 
 
 def test_a_student_without_mistakes_is_told_as_such(tmp_path: Path) -> None:
@@ -251,6 +287,7 @@ def test_a_student_without_mistakes_is_told_as_such(tmp_path: Path) -> None:
     _, page = write(build(tmp_path / "perfect", gains=gains))
     assert "reads all 60 test images right" in page
     assert "No difference: both read the same words right" in page
+    assert "<article" not in section(page, "pairs")
 
 
 class Links(HTMLParser):

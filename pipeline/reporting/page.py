@@ -11,12 +11,15 @@ from pipeline.params import Params
 from pipeline.reporting import figures, published
 from pipeline.reporting.evidence import Evidence
 from pipeline.reporting.matrix import Cell, matrix, verdicts
-from pipeline.reporting.pictures import misread, sheet
+from pipeline.reporting.pairs import mixed_up, surest_mistakes
+from pipeline.reporting.pictures import pictures_of, sheet
 from pipeline.reporting.templating import fill
 from pipeline.scripts import SPLITS
 from pipeline.statistics import wilson
 
 MOST_MISREAD: Final = 40
+MOST_PAIRS: Final = 6
+PAIR_IMAGES: Final = 6
 SHEET_IMAGES: Final = 4
 
 CONTENTS: Final = (
@@ -27,6 +30,7 @@ CONTENTS: Final = (
     ("curves", "Learning curves"),
     ("scripts", "Per script"),
     ("confusion", "Confusions"),
+    ("pairs", "Mixed up"),
     ("calibration", "How sure it is"),
     ("misread", "Misread words"),
     ("data", "The data"),
@@ -93,13 +97,22 @@ def _surroundings(evidence: Evidence, audit: Audit, shards: Path) -> dict[str, A
     index, runs = evidence.index, list(evidence.runs.values())
     generated = index.source == "generated"
     chosen = evidence.chosen
+    said = {run.name: list(run.predictions.values()) for run in runs}
+    pairs = mixed_up(said, chosen.name, MOST_PAIRS)
+    mistakes = surest_mistakes(said[chosen.name])[:MOST_MISREAD]
+    shown = {row.key for row in mistakes} | {
+        row.key for pair in pairs for way in pair.ways for row in way.rows[:PAIR_IMAGES]
+    }
     return {
         "contents": CONTENTS,
         "generated": generated,
         "images_are": "generated words" if generated else "real images",
         "scripts": index.scripts,
         "images": [(split, index.images(split)) for split in SPLITS],
-        "misread": misread(shards, index, list(chosen.predictions.values()), MOST_MISREAD),
+        "mistakes": mistakes,
+        "pairs": pairs,
+        "pair_images": PAIR_IMAGES,
+        "pictures": pictures_of(shards, index, shown),
         "sheet": sheet(shards, index, SPLITS, SHEET_IMAGES),
         "problems": [problem.line() for problem in audit.problems],
         "findings": audit.lines(),

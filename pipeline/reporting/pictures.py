@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+from collections.abc import Set
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +12,6 @@ from PIL import Image, UnidentifiedImageError
 
 from pipeline.data.shards import Index, Sample, read_shard
 from pipeline.errors import DataError
-from pipeline.evaluation import Prediction
 
 LARGEST_BYTES = 8_000
 """An image of more bytes is drawn smaller, or a page of a hundred would not be a page."""
@@ -30,16 +30,6 @@ class Picture:
 
 
 @dataclass(frozen=True)
-class Misread:
-    """A test image with what the model made of it; probability in percent."""
-
-    picture: Picture
-    script: str
-    predicted: str
-    probability: float
-
-
-@dataclass(frozen=True)
 class SheetRow:
     """A few images of one script, split by split."""
 
@@ -47,17 +37,12 @@ class SheetRow:
     pictures: dict[str, tuple[Picture, ...]]
 
 
-def misread(shards: Path, index: Index, rows: list[Prediction], most: int) -> tuple[Misread, ...]:
-    """The test images that a model read wrong, its surest mistakes first, at most ``most``.
+def pictures_of(shards: Path, index: Index, keys: Set[str]) -> dict[str, Picture]:
+    """The test images of these keys.
 
     Raises:
         DataError: an image is in no shard of the test split, or cannot be read.
     """
-    wrong = sorted(
-        (row for row in rows if row.predicted != row.script),
-        key=lambda row: (-row.probability, row.key),
-    )[:most]
-    keys = {row.key for row in wrong}
     found: dict[str, Picture] = {}
     for shard in index.of("test"):
         if len(found) == len(keys):
@@ -72,9 +57,7 @@ def misread(shards: Path, index: Index, rows: list[Prediction], most: int) -> tu
             f"{missing[0]} was judged, but no test shard in {shards} holds it: "
             "evaluate the runs again"
         )
-    return tuple(
-        Misread(found[row.key], row.script, row.predicted, 100 * row.probability) for row in wrong
-    )
+    return found
 
 
 def sheet(shards: Path, index: Index, splits: tuple[str, ...], each: int) -> tuple[SheetRow, ...]:
