@@ -130,11 +130,13 @@ def see_to_targets(
     if folder_there(folder):
         streaming = streaming_of(params.data.rev, compute, shards) if compute.stream else None
         index = streaming.revision.index if streaming else read_index(shards)
-        kept = TargetIndex.model_validate_json((folder / INDEX_FILE).read_bytes())
         weights = models / name / WEIGHTS_FILE
         origin = origin_of(name, weights, index.version, params.view, params.seed)
-        if kept.origin == origin:
+        try:
             read_target_index(folder, origin, index.of("train"))
+        except DataError as error:
+            log.info("%s; that is done now", error)
+        else:
             return
     make_targets(params, name, compute, shards=shards, models=models, targets=targets)
 
