@@ -7,6 +7,7 @@ import logging
 import multiprocessing
 import multiprocessing.connection
 import os
+import re
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -31,12 +32,19 @@ from pipeline.onnx_model import onnx_asker, to_int8, to_onnx
 from pipeline.params import Params
 from pipeline.progress import Progress
 from pipeline.replicated import Replicated, Right, judged
-from pipeline.runs import Run, all_runs, find, vary
+from pipeline.runs import Run, all_runs, find, shares, vary
+from pipeline.search.settings import AUGMENTATION, KEYS, TEACHER, Value, label
 from pipeline.train.fingerprint import code_version, run_fingerprint
 from pipeline.train.run import check_teachers, train_run
 from pipeline.train.targets import PARTS, see_to_targets
 
 log = logging.getLogger(__name__)
+
+Change = tuple[str, Value | dict[str, float]]
+"""A setting, by a name of :data:`CHANGEABLE`, and its other value; of ``teacher`` the name of a
+run, or a mix of several with weights."""
+CHANGEABLE: Final = tuple(key for key in KEYS if key != AUGMENTATION)
+"""What one student may have otherwise; views are those of all runs."""
 
 _KEPT: Final = "replicate"
 
@@ -100,7 +108,7 @@ def replicate(
     shards: Path,
     models: Path,
     others: Sequence[Path] = (),
-    widths: Sequence[float] = (),
+    changes: Sequence[Change] = (),
 ) -> Replicated:
     """Trains students with every seed, judges them on the test split once, and compares them.
 
@@ -120,11 +128,11 @@ def replicate(
         shards: the folder of shards.
         models: the folder of model folders.
         others: folders or archives of labelled images that they are judged on as well.
-        widths: of every taught student there is one more for each, with so many times its channels.
+        changes: of every taught student there is one more for each, with this setting changed.
 
     Raises:
-        UsageError: a run is none, or no student, or has no channels to multiply; the seeds are too
-            few, or one comes twice; or another process is at such trainings.
+        UsageError: a run is none, or no student; a change is refused; the seeds are too few, or one
+            comes twice; or another process is at such trainings.
         DataError: something is missing or damaged.
         TrainingError: a training cannot go on.
         TransientError: the process of one was ended.
@@ -138,9 +146,9 @@ def replicate(
         )
     students = _students(params, names)
     as_they_are = tuple(students)
-    for factor in dict.fromkeys(widths):
-        params, wider = _of_width(params, as_they_are, factor)
-        students += wider
+    for change in changes:
+        params, changed = _changed(params, as_they_are, change)
+        students += changed
     for run in students:
         check_teachers(run, models)
     others = tuple(dict.fromkeys(path.resolve() for path in others))
@@ -181,29 +189,44 @@ def _students(params: Params, names: Sequence[str]) -> list[Run]:
     return runs
 
 
-def _of_width(params: Params, students: Sequence[Run], factor: float) -> tuple[Params, list[Run]]:
-    """Adds the taught students again with so many times their channels, as runs of their own."""
+def _changed(params: Params, students: Sequence[Run], change: Change) -> tuple[Params, list[Run]]:
+    """Adds the taught students again with one setting changed, as runs of their own."""
+    key, value = change
+    said = f"--change {key}={label(value)}"
+    if key not in CHANGEABLE:
+        raise UsageError(f"{said}: no student has that; there are {', '.join(CHANGEABLE)}")
     content = params.model_dump()
     added = []
     for run in students:
         if run.distillation is None:
             continue
-        try:
-            network = vary(run, {"width": factor}).network
-        except ValueError as error:
-            raise UsageError(f"--width {factor:g}: {error}") from None
-        name, model = (f"{one}-x{factor:g}".replace(".", "-") for one in (run.name, run.model))
+        if key == TEACHER:
+            weights = value if isinstance(value, dict) else {str(value): 1.0}
+            varied = run.model_copy(update={"teachers": shares(weights)})
+        else:
+            try:
+                varied = vary(run, {key: value})
+            except ValueError as error:
+                raise UsageError(f"{said}: {' '.join(str(error).split())}") from None
+        name = _slug(f"{run.name}-{key.rpartition('.')[2]}-{label(value)}")
         if name in content["runs"]:
-            raise UsageError(f"--width {factor:g}: there is a run {name} already; rename it")
-        content["models"][model] = {**content["models"][run.model], "network": network.model_dump()}
+            raise UsageError(f"{said}: there is a run {name} already; leave it out, or rename that")
+        content["models"][name] = {
+            "network": varied.network.model_dump(),
+            "training": varied.training.model_dump(),
+        }
         content["runs"][name] = {
-            "model": model,
-            "teachers": run.teachers,
-            "distillation": run.distillation.model_dump(),
+            "model": name,
+            "teachers": varied.teachers,
+            "distillation": varied.distillation,
         }
         added.append(name)
     params = Params.model_validate(content)
     return params, [find(params, name) for name in added]
+
+
+def _slug(text: str) -> str:
+    return re.sub("[^a-z0-9_]+", "-", text.lower()).strip("-")
 
 
 def _warn_of_other_code(found: Sequence[Right]) -> None:

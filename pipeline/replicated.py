@@ -14,12 +14,12 @@ from pipeline.evaluation import JudgedData
 from pipeline.runs import Role
 from pipeline.statistics import holm, over_seeds, wilson
 
-Question = Literal["alone", "assistant", "teachers", "keeps_up", "bits"]
+Question = Literal["alone", "assistant", "teachers", "settings", "keeps_up", "bits"]
 """Why two runs are compared: a taught student with the student alone, an assisted one with the one
-taught directly, students of two teachers, a student with its own teacher, one in 8 bits with
-itself."""
+taught directly, students of two teachers, a student with the first that has its teachers, a student
+with its own teacher, one in 8 bits with itself."""
 _TOGETHER: Final[tuple[tuple[Question, ...], ...]] = (
-    ("alone", "assistant", "teachers"),
+    ("alone", "assistant", "teachers", "settings"),
     ("keeps_up",),
     ("bits",),
 )
@@ -102,7 +102,8 @@ class Difference(_Record):
         question: why they are compared.
         low: of the paired 95 % interval, as is ``high``; not corrected for several comparisons.
         p: two-sided, that there is none; corrected by Holm's steps for the questions ``alone``,
-            ``assistant`` and ``teachers`` together, for each other question by itself.
+            ``assistant``, ``teachers`` and ``settings`` together, for each other question by
+            itself.
     """
 
     question: Question
@@ -239,7 +240,14 @@ def _pairs(runs: Sequence[Right]) -> list[tuple[Question, str, str]]:
         ("teachers", run.run, other.run)
         for run, other in combinations(direct, 2)
         if run.model == other.model
+        and run.teachers != other.teachers
+        and run.settings == other.settings
     ]
+    first: dict[tuple[str, frozenset[str]], str] = {}
+    for run in students:
+        same = first.setdefault((run.model, frozenset(run.teachers)), run.run)
+        if run.teachers and same != run.run:
+            pairs.append(("settings", run.run, same))
     pairs += [("keeps_up", run.run, name) for run in direct for name in run.teachers]
     pairs += [("bits", run.name, run.run) for run in runs if run.in_8_bits and run.run in by_run]
     return pairs

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from pipeline.compute import Compute
 from pipeline.errors import DataError, UsageError
 from pipeline.evaluation import JudgedData
 from pipeline.lock import hold
-from pipeline.replicate import replicate
+from pipeline.replicate import Change, replicate
 from pipeline.replicated import OfRun, Replicated, Right, judged
 from pipeline.reporting.results_page import write_results
 from pipeline.runs import Role
@@ -32,9 +33,15 @@ def words(folder: Path) -> Path:
     return folder
 
 
-def again(root: Path, *names: str, seeds: tuple[int, ...] = (1, 2), **wanted: Any) -> Replicated:
+def again(
+    root: Path,
+    *names: str,
+    seeds: tuple[int, ...] = (1, 2),
+    targets: str = "live",
+    **wanted: Any,
+) -> Replicated:
     return replicate(
-        tiny_params(view={"cycle": 1}),
+        tiny_params(view={"cycle": 1}, distillation={"targets": targets}),
         names,
         seeds,
         Compute(workers=0, storage=str(root / "storage")),
@@ -140,14 +147,68 @@ def test_what_was_trained_is_not_trained_again_and_a_seed_gives_the_same_model(
     assert of(fresh, "student-alone") == of(found, "student-alone")
 
 
+def test_stored_targets_that_were_damaged_are_made_again(chain: Path) -> None:
+    before = again(chain, "student-cnn", targets="stored")
+    kept = chain / "storage/replicate"
+    indexes = sorted(kept.glob("targets-*/teacher-cnn/index.json"))
+    assert len(indexes) == 2
+    content = indexes[0].read_bytes()
+    indexes[0].write_text("{")
+    for model in kept.glob("student-cnn-*/student-cnn"):
+        shutil.rmtree(model)
+    assert of(again(chain, "student-cnn", targets="stored"), "student-cnn") == of(
+        before, "student-cnn"
+    )
+    assert indexes[0].read_bytes() == content
+
+
 def test_a_family_is_one_student_in_several_widths(chain: Path) -> None:
-    found = again(chain, "student-cnn", widths=[0.5, 2])
+    found = again(chain, "student-cnn", changes=[("width", 0.5), ("width", 2)])
     students = [one for one in found.judged[0].runs if one.role == "student"]
     assert [(one.run, one.model) for one in students if not one.in_8_bits] == [
         ("student-cnn", "cnn 8-16"),
-        ("student-cnn-x0-5", "cnn 4-8"),
-        ("student-cnn-x2", "cnn 16-32"),
+        ("student-cnn-width-0-5", "cnn 4-8"),
+        ("student-cnn-width-2", "cnn 16-32"),
     ]
+
+
+def test_a_changed_setting_is_compared_with_the_student_that_has_all_others(chain: Path) -> None:
+    changes: list[Change] = [
+        ("distillation.loss", "dist"),
+        ("training.ema", 0.9),
+        ("teacher", {"teacher-cnn": 1, "assistant-cnn": 3}),
+    ]
+    test = again(chain, "student-cnn", "student-alone", changes=changes).judged[0]
+    changed = {one.run: one for one in test.runs if one.run.startswith("student-cnn-")}
+    dist, ema, both = list(dict.fromkeys(changed))
+    assert changed[dist].settings["distillation"]["loss"] == "dist"
+    assert changed[ema].settings["training"]["ema"] == 0.9
+    assert changed[both].teachers == ("teacher-cnn", "assistant-cnn")
+    asked = [(one.first, one.second) for one in test.differences if one.question == "settings"]
+    assert asked == [(dist, "student-cnn"), (ema, "student-cnn")]
+    against = {one.first for one in test.differences if one.question == "alone"}
+    assert against == {"student-cnn", *changed}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (("augmentation", 2), "--change augmentation=2: no student has that; there are teacher, "),
+        (("training.ema", 2), "--change training.ema=2: .*less than 1"),
+        (("distillation.loss", "x"), "--change distillation.loss=x: .*hinton"),
+        (("teacher", "teacher-x"), "no run teacher-x before it"),
+    ],
+)
+def test_a_change_that_makes_no_student_is_refused(
+    chain: Path, change: Change, message: str
+) -> None:
+    with pytest.raises(UsageError, match=message):
+        again(chain, "student-cnn", changes=[change])
+
+
+def test_one_change_twice_is_refused(chain: Path) -> None:
+    with pytest.raises(UsageError, match="there is a run student-cnn-width-2 already"):
+        again(chain, "student-cnn", changes=[("width", 2), ("width", 2)])
 
 
 @pytest.mark.parametrize(

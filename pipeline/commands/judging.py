@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+import yaml
 from rich.console import Console
 
 from pipeline import compute, params
@@ -21,6 +22,9 @@ from pipeline.commands.common import (
     table,
 )
 from pipeline.errors import UsageError
+
+if TYPE_CHECKING:
+    from pipeline.replicate import Change
 
 
 def evaluate(
@@ -102,9 +106,14 @@ def replicate(
         list[Path] | None,
         typer.Option(metavar="DIR", help="Labelled images to judge on too; may come again."),
     ] = None,
-    width: Annotated[
-        list[float] | None,
-        typer.Option(min=0.01, max=100, help="Also with so many times the channels, repeatedly."),
+    change: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KEY=VALUE",
+            help="Every taught student once more with this changed, e.g. distillation.loss=dkd, "
+            "training.ema=0, width=0.5 or 'teacher={teacher-ocr: 1, teacher-wide: 1}'; may come "
+            "again.",
+        ),
     ] = None,
     title: Annotated[str, typer.Option(help="What the page calls it.")] = "Students",
     params_file: ParamsFile = PARAMS,
@@ -136,7 +145,7 @@ def replicate(
         shards=SHARDS,
         models=MODELS,
         others=also or [],
-        widths=width or [],
+        changes=[_change(one) for one in change or []],
     )
     write_whole(out, found.model_dump_json(indent=1) + "\n")
     if as_json:
@@ -150,6 +159,14 @@ def replicate(
         ]
         table(f"{one.images} images of {one.data.source}", rows)
     show({"results": str(out), "page": "python -m pipeline results writes it"}, False)
+
+
+def _change(text: str) -> Change:
+    key, _, value = text.partition("=")
+    try:
+        return key, yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise UsageError(f"--change {text}: {' '.join(str(error).split())}") from None
 
 
 def results(as_json: Json = False) -> None:

@@ -147,6 +147,8 @@ def _answers(runs: Mapping[str, OfRun], differences: Iterable[Difference]) -> tu
             f"**Which teacher teaches best?** On validation the students of the teacher of {best} "
             f"read most. {all_of('teachers')}"
         )
+    if "settings" in by_question:
+        answers.append(f"**What does another setting bring?** {all_of('settings')}")
     if "assistant" in by_question:
         answers.append(f"**Does the assistant pay?** {all_of('assistant')}")
     if kept := by_question.get("keeps_up"):
