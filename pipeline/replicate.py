@@ -7,7 +7,6 @@ import logging
 import multiprocessing
 import multiprocessing.connection
 import os
-import re
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -18,6 +17,7 @@ from typing import Final
 
 import torch
 
+from pipeline.changes import Change, with_changes
 from pipeline.compute import Compute, cores
 from pipeline.data.shards import Index, read_index
 from pipeline.errors import TransientError, UsageError
@@ -32,19 +32,12 @@ from pipeline.onnx_model import onnx_asker, to_int8, to_onnx
 from pipeline.params import Params
 from pipeline.progress import Progress
 from pipeline.replicated import Replicated, Right, judged
-from pipeline.runs import Run, all_runs, find, shares, vary
-from pipeline.search.settings import AUGMENTATION, KEYS, TEACHER, Value, label
+from pipeline.runs import Run, all_runs, find
 from pipeline.train.fingerprint import code_version, run_fingerprint
 from pipeline.train.run import check_teachers, train_run
 from pipeline.train.targets import PARTS, see_to_targets
 
 log = logging.getLogger(__name__)
-
-Change = tuple[str, Value | dict[str, float]]
-"""A setting, by a name of :data:`CHANGEABLE`, and its other value; of ``teacher`` the name of a
-run, or a mix of several with weights."""
-CHANGEABLE: Final = tuple(key for key in KEYS if key != AUGMENTATION)
-"""What one student may have otherwise; views are those of all runs."""
 
 _KEPT: Final = "replicate"
 
@@ -56,6 +49,7 @@ class _Training:
     Attributes:
         params: with that seed.
         run: the student.
+        base: the student that it differs from in one setting; null where it is as in params.yaml.
         compute: in this process.
         models: a folder for the student, in which its teachers are too.
         targets: stored, of the views of the seed.
@@ -63,6 +57,7 @@ class _Training:
 
     params: Params
     run: str
+    base: str | None
     compute: Compute
     models: Path
     targets: Path
@@ -145,10 +140,9 @@ def replicate(
             "write what was found there, and set search.used to none"
         )
     students = _students(params, names)
-    as_they_are = tuple(students)
-    for change in changes:
-        params, changed = _changed(params, as_they_are, change)
-        students += changed
+    params, changed = with_changes(params, students, changes)
+    students += [one.run for one in changed]
+    bases = {one.run.name: one.base for one in changed}
     for run in students:
         check_teachers(run, models)
     others = tuple(dict.fromkeys(path.resolve() for path in others))
@@ -162,7 +156,7 @@ def replicate(
         found = [right for name in _above(params, students) for right in sets.judge(models / name)]
         _warn_of_other_code(found)
         trainings = [
-            _prepared(params, run, seed, compute, kept, index, shards, models)
+            _prepared(params, run, bases.get(run.name), seed, compute, kept, index, shards, models)
             for seed in seeds
             for run in students
         ]
@@ -189,46 +183,6 @@ def _students(params: Params, names: Sequence[str]) -> list[Run]:
     return runs
 
 
-def _changed(params: Params, students: Sequence[Run], change: Change) -> tuple[Params, list[Run]]:
-    """Adds the taught students again with one setting changed, as runs of their own."""
-    key, value = change
-    said = f"--change {key}={label(value)}"
-    if key not in CHANGEABLE:
-        raise UsageError(f"{said}: no student has that; there are {', '.join(CHANGEABLE)}")
-    content = params.model_dump()
-    added = []
-    for run in students:
-        if run.distillation is None:
-            continue
-        if key == TEACHER:
-            weights = value if isinstance(value, dict) else {str(value): 1.0}
-            varied = run.model_copy(update={"teachers": shares(weights)})
-        else:
-            try:
-                varied = vary(run, {key: value})
-            except ValueError as error:
-                raise UsageError(f"{said}: {' '.join(str(error).split())}") from None
-        name = _slug(f"{run.name}-{key.rpartition('.')[2]}-{label(value)}")
-        if name in content["runs"]:
-            raise UsageError(f"{said}: there is a run {name} already; leave it out, or rename that")
-        content["models"][name] = {
-            "network": varied.network.model_dump(),
-            "training": varied.training.model_dump(),
-        }
-        content["runs"][name] = {
-            "model": name,
-            "teachers": varied.teachers,
-            "distillation": varied.distillation,
-        }
-        added.append(name)
-    params = Params.model_validate(content)
-    return params, [find(params, name) for name in added]
-
-
-def _slug(text: str) -> str:
-    return re.sub("[^a-z0-9_]+", "-", text.lower()).strip("-")
-
-
 def _warn_of_other_code(found: Sequence[Right]) -> None:
     """Tells of teachers and assistants that are not what training now would make."""
     for name in {right.run: None for right in found if right.code_version != code_version()}:
@@ -250,6 +204,7 @@ def _above(params: Params, students: Sequence[Run]) -> list[str]:
 def _prepared(
     params: Params,
     run: Run,
+    base: str | None,
     seed: int,
     compute: Compute,
     kept: Path,
@@ -275,7 +230,7 @@ def _prepared(
             see_to_targets(params, teacher, compute, shards=shards, models=models, targets=targets)
     threads = max(1, int(compute.trial_cpus))
     here = compute.model_copy(update={"workers": 0, "loaders": 0, "threads": threads})
-    return _Training(params, run.name, here, folder, targets)
+    return _Training(params, run.name, base, here, folder, targets)
 
 
 def _trained(trainings: Sequence[_Training], sets: _Sets, compute: Compute) -> list[Right]:
@@ -336,7 +291,8 @@ def _train_and_judge(training: _Training, sets: _Sets) -> list[Right]:
             models=training.models,
             targets=training.targets,
         )
-    return [*sets.judge(model), sets.judge_in_8_bits(model)]
+    judged = [*sets.judge(model), sets.judge_in_8_bits(model)]
+    return [one.model_copy(update={"changed_from": training.base}) for one in judged]
 
 
 def _right(asked: Asked) -> Right:

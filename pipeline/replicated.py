@@ -16,8 +16,8 @@ from pipeline.statistics import holm, over_seeds, wilson
 
 Question = Literal["alone", "assistant", "teachers", "settings", "keeps_up", "bits"]
 """Why two runs are compared: a taught student with the student alone, an assisted one with the one
-taught directly, students of two teachers, a student with the first that has its teachers, a student
-with its own teacher, one in 8 bits with itself."""
+taught directly, students of two teachers, a changed student with the one that has all other
+settings, a student with its own teacher, one in 8 bits with itself."""
 _TOGETHER: Final[tuple[tuple[Question, ...], ...]] = (
     ("alone", "assistant", "teachers", "settings"),
     ("keeps_up",),
@@ -39,6 +39,8 @@ class _Trained(_Record):
         model: what the network is.
         teachers: the runs it learnt from.
         in_8_bits: whether its models were asked in 8 bits, as they are exported.
+        changed_from: the student that it differs from in one setting; null where it is as in
+            params.yaml.
         parameters: weights that training changes.
         settings: of its training, views and distillation; the seed is none of them.
         code_version: a SHA-256 over the code that decided its weights.
@@ -49,6 +51,7 @@ class _Trained(_Record):
     model: str
     teachers: tuple[str, ...]
     in_8_bits: bool = False
+    changed_from: str | None = None
     parameters: int
     settings: dict[str, Any]
     code_version: str
@@ -214,40 +217,45 @@ def _differences(by_name: Mapping[str, Sequence[Right]]) -> tuple[Difference, ..
 
 
 def _pairs(runs: Sequence[Right]) -> list[tuple[Question, str, str]]:
-    """Which runs are compared: students of one and the same network, or with what they came of."""
+    """Which runs are compared: students that differ in one thing, or with what they came of."""
     by_run = {run.run: run for run in runs if not run.in_8_bits}
     students = [run for run in by_run.values() if run.role == "student"]
+    plain = [run for run in students if run.changed_from is None]
 
     def roles(run: Right) -> set[str]:
         return {by_run[name].role if name in by_run else "" for name in run.teachers}
 
-    alone = [run for run in students if not run.teachers]
-    direct = [run for run in students if roles(run) == {"teacher"}]
-    assisted = [run for run in students if roles(run) == {"assistant"} and len(run.teachers) == 1]
+    def alike(one: Right, other: Right, *, taught: bool = True) -> bool:
+        apart = set() if taught else {"distillation", "targets"}
+        first, second = (
+            {key: value for key, value in run.settings.items() if key not in apart}
+            for run in (one, other)
+        )
+        return one.model == other.model and first == second
+
+    alone = [run for run in plain if not run.teachers]
+    direct = [run for run in plain if roles(run) == {"teacher"}]
+    assisted = [run for run in plain if roles(run) == {"assistant"} and len(run.teachers) == 1]
     pairs: list[tuple[Question, str, str]] = [
         ("alone", run.run, one.run)
-        for run in students
+        for run in plain
         for one in alone
-        if run.teachers and run.model == one.model
+        if run.teachers and alike(run, one, taught=False)
     ]
     pairs += [
         ("assistant", run.run, one.run)
         for run in assisted
         for one in direct
-        if run.model == one.model and by_run[run.teachers[0]].teachers == one.teachers
+        if alike(run, one) and by_run[run.teachers[0]].teachers == one.teachers
     ]
     pairs += [
         ("teachers", run.run, other.run)
         for run, other in combinations(direct, 2)
-        if run.model == other.model
-        and run.teachers != other.teachers
-        and run.settings == other.settings
+        if run.teachers != other.teachers and alike(run, other)
     ]
-    first: dict[tuple[str, frozenset[str]], str] = {}
-    for run in students:
-        same = first.setdefault((run.model, frozenset(run.teachers)), run.run)
-        if run.teachers and same != run.run:
-            pairs.append(("settings", run.run, same))
+    pairs += [
+        ("settings", run.run, run.changed_from) for run in students if run.changed_from is not None
+    ]
     pairs += [("keeps_up", run.run, name) for run in direct for name in run.teachers]
     pairs += [("bits", run.name, run.run) for run in runs if run.in_8_bits and run.run in by_run]
     return pairs

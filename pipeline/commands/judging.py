@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
-import yaml
 from rich.console import Console
 
 from pipeline import compute, params
@@ -22,9 +21,6 @@ from pipeline.commands.common import (
     table,
 )
 from pipeline.errors import UsageError
-
-if TYPE_CHECKING:
-    from pipeline.replicate import Change
 
 
 def evaluate(
@@ -123,6 +119,7 @@ def replicate(
 
     Teachers and assistants stay as they are. Goes on where it was interrupted.
     """
+    from pipeline.changes import parse_change
     from pipeline.files import write_whole
     from pipeline.jobs import where
     from pipeline.replicate import replicate as train_again
@@ -145,7 +142,7 @@ def replicate(
         shards=SHARDS,
         models=MODELS,
         others=also or [],
-        changes=[_change(one) for one in change or []],
+        changes=[parse_change(one) for one in change or []],
     )
     write_whole(out, found.model_dump_json(indent=1) + "\n")
     if as_json:
@@ -159,14 +156,6 @@ def replicate(
         ]
         table(f"{one.images} images of {one.data.source}", rows)
     show({"results": str(out), "page": "python -m pipeline results writes it"}, False)
-
-
-def _change(text: str) -> Change:
-    key, _, value = text.partition("=")
-    try:
-        return key, yaml.safe_load(value)
-    except yaml.YAMLError as error:
-        raise UsageError(f"--change {text}: {' '.join(str(error).split())}") from None
 
 
 def results(as_json: Json = False) -> None:

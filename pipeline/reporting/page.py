@@ -11,7 +11,7 @@ from pipeline.params import Params
 from pipeline.reporting import figures, published
 from pipeline.reporting.evidence import Evidence
 from pipeline.reporting.matrix import Cell, matrix, verdicts
-from pipeline.reporting.pairs import mixed_up, surest_mistakes
+from pipeline.reporting.mistakes import mixed_up, surest_mistakes
 from pipeline.reporting.pictures import pictures_of, sheet
 from pipeline.reporting.templating import fill
 from pipeline.scripts import SPLITS

@@ -1,4 +1,4 @@
-"""Which pairs of scripts are mixed up with each other, and by whom."""
+"""What a model reads wrong: its surest mistakes, and the scripts it mixes up with each other."""
 
 from __future__ import annotations
 
