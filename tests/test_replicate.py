@@ -6,6 +6,7 @@ import json
 import shutil
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 from commands import run, write_project
@@ -61,20 +62,20 @@ def right(
     teachers: tuple[str, ...] = (),
     **about: Any,
 ) -> Right:
-    return Right(
-        run=run,
-        role=role,
-        model=about.pop("model", "cnn 8-16"),
-        teachers=teachers,
-        settings=about.pop("settings", {}),
-        code_version="0" * 64,
-        **about,
-        seed=seed,
-        parameters=100,
-        validation_accuracy=50.0,
-        data=DATA,
-        right=tuple(answers),
-    )
+    content: dict[str, Any] = {
+        "run": run,
+        "role": role,
+        "model": "cnn 8-16",
+        "teachers": teachers,
+        "settings": {},
+        "code_version": "0" * 64,
+        "seed": seed,
+        "parameters": 100,
+        "validation_accuracy": 50.0,
+        "data": DATA,
+        "right": tuple(answers),
+    }
+    return Right(**(content | about))
 
 
 @pytest.fixture(scope="module")
@@ -376,24 +377,45 @@ def test_on_the_command_line_seeds_are_numbers_and_changes_have_values(tmp_path:
     assert "## Alone" in (project / "docs/results.md").read_text()
 
 
-def test_sizes_stand_beside_the_default_with_what_they_take(tmp_path: Path) -> None:
-    found = judged(
-        [right(run, seed, [True, False]) for run in ("student-s", "x") for seed in (1, 2)]
-    )
+def test_sizes_stand_beside_the_default_with_what_they_take_and_are_drawn(tmp_path: Path) -> None:
+    trained = [
+        right(f"student-{size}", seed, [True, seed > 1], model=f"cnn {size}", parameters=100 * size)
+        for size in (1, 2, 3)
+        for seed in (1, 2)
+    ]
+    smaller = [one.model_copy(update={"in_8_bits": True}) for one in trained]
     study = Replicated(
         title="Sizes",
         source="generated",
         version="0" * 64,
         training_images=48,
         seeds=(1, 2),
-        judged=(found,),
+        judged=(judged(trained + smaller),),
     )
     (tmp_path / "sizes.json").write_text(study.model_dump_json())
-    (tmp_path / "bench").mkdir()
-    row = {"network": "cnn 8-16", "latency_ms_onnx": 0.25, "latency_ms_int8": 0.125}
-    (tmp_path / "bench/x86.json").write_text(
-        json.dumps({"machine": {"processor": "X"}, "sizes": {"student": row}})
+    few = judged(trained[:4] + smaller[:4])
+    (tmp_path / "two.json").write_text(
+        study.model_copy(update={"judged": (few,)}).model_dump_json()
     )
-    write_results(tmp_path, tmp_path / "results.md", tmp_path / "bench")
-    assert "| student-s | cnn 8-16 | 100 | 50.00 (" in (tmp_path / "results.md").read_text()
-    assert "| – | 0.250 | 0.125 |" in (tmp_path / "results.md").read_text()
+    (tmp_path / "bench").mkdir()
+    sizes = {
+        f"student-{size}": {
+            "network": f"cnn {size}",
+            "latency_ms_onnx": size / 4,
+            "latency_ms_int8": size / 8,
+        }
+        for size in (1, 2, 3)
+    }
+    (tmp_path / "bench/x86.json").write_text(
+        json.dumps({"machine": {"processor": "X"}, "sizes": sizes})
+    )
+    write_results(tmp_path, tmp_path / "docs" / "results.md", tmp_path / "bench")
+    page = (tmp_path / "docs" / "results.md").read_text()
+    assert "| student-1 | cnn 1 | 100 | 75.00 (" in page
+    assert "| 0.250 | 0.125 |" in page
+    assert page.count("](results-sizes.svg)") == 1
+    assert [path.name for path in (tmp_path / "docs").glob("*.svg")] == ["results-sizes.svg"]
+    # Written by the lines above, and nobody else.
+    drawn = ElementTree.parse(tmp_path / "docs" / "results-sizes.svg").getroot()  # noqa: S314
+    names = [one.text for one in drawn.iter("{http://www.w3.org/2000/svg}text")]
+    assert {"100", "100, 8 bits", "300", "300, 8 bits"} <= set(names)

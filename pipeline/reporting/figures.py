@@ -32,8 +32,20 @@ class Tick:
 
 
 @dataclass(frozen=True)
+class Point:
+    """A model to be drawn: its accuracy in percent, its interval, and what it costs."""
+
+    name: str
+    role: str
+    accuracy: float
+    low: float
+    high: float
+    cost: float
+
+
+@dataclass(frozen=True)
 class Mark:
-    """One run in a scatter plot: its point, its interval's ends and its label."""
+    """One model in a scatter plot: its point, its interval's ends and its label."""
 
     run: str
     role: str
@@ -94,15 +106,11 @@ class Reliability:
     ticks: tuple[tuple[Tick, ...], tuple[Tick, ...]]
 
 
-def scatter(
-    runs: Sequence[RunEvidence], cost: Callable[[RunEvidence], float], x_label: str, unit: str
-) -> Scatter:
-    """Accuracy of all runs against what ``cost`` says of them."""
-    costs = [cost(run) for run in runs]
+def scatter(points: Sequence[Point], x_label: str, unit: str) -> Scatter:
+    """Accuracy against cost, the cost in ``unit``."""
+    costs = [point.cost for point in points]
     low, high = _decades(min(costs), max(costs))
-    judged = [run.evaluation for run in runs]
-    floor = min(evaluation.accuracy_low for evaluation in judged)
-    ceiling = max(evaluation.accuracy_high for evaluation in judged)
+    floor, ceiling = min(point.low for point in points), max(point.high for point in points)
     y_values = nice(floor, ceiling, 6, most=100.0)
 
     def x_of(value: float) -> float:
@@ -113,24 +121,22 @@ def scatter(
         share = (value - y_values[0]) / (y_values[-1] - y_values[0])
         return BOTTOM - share * (BOTTOM - TOP)
 
-    points = [(x_of(cost(run)), y_of(run.evaluation.accuracy)) for run in runs]
-    labels = _place_labels([run.name for run in runs], points)
+    places = [(x_of(point.cost), y_of(point.accuracy)) for point in points]
+    labels = _place_labels([point.name for point in points], places)
     marks = [
         Mark(
-            run=run.name,
-            role=run.run.role,
-            title=f"{run.name}: {run.evaluation.accuracy:.2f} % at {value:,.4g} {unit}".strip(),
+            run=point.name,
+            role=point.role,
+            title=f"{point.name}: {point.accuracy:.2f} % at {point.cost:,.4g} {unit}".strip(),
             x=round(x, 1),
             y=round(y, 1),
-            low=round(y_of(run.evaluation.accuracy_low), 1),
-            high=round(y_of(run.evaluation.accuracy_high), 1),
+            low=round(y_of(point.low), 1),
+            high=round(y_of(point.high), 1),
             label_x=round(label_x, 1),
             label_y=round(label_y, 1),
             anchor=anchor,
         )
-        for run, value, (x, y), (label_x, label_y, anchor) in zip(
-            runs, costs, points, labels, strict=True
-        )
+        for point, (x, y), (label_x, label_y, anchor) in zip(points, places, labels, strict=True)
     ]
     return Scatter(
         x_label=x_label,

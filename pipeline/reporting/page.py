@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 from pipeline.data.audit import Audit
+from pipeline.evaluation import Evaluation
 from pipeline.params import Params
 from pipeline.reporting import figures, published
-from pipeline.reporting.evidence import Evidence
+from pipeline.reporting.evidence import Evidence, RunEvidence
 from pipeline.reporting.matrix import Cell, matrix, verdicts
 from pipeline.reporting.mistakes import mixed_up, surest_mistakes
 from pipeline.reporting.pictures import pictures_of, sheet
@@ -77,10 +79,12 @@ def _results(params: Params, evidence: Evidence) -> dict[str, Any]:
         "obstacle": obstacle,
         "filled_by": published.command(params.data),
         "by_size": figures.scatter(
-            runs, lambda run: run.evaluation.parameters, "parameters", "parameters"
+            _points(runs, lambda evaluation: evaluation.parameters), "parameters", "parameters"
         ),
         "by_latency": figures.scatter(
-            runs, lambda run: run.evaluation.latency_ms, "ms for one image on one CPU thread", "ms"
+            _points(runs, lambda evaluation: evaluation.latency_ms),
+            "ms for one image on one CPU thread",
+            "ms",
         ),
         "curves": figures.curves(runs),
         "reliability": figures.reliability(runs),
@@ -91,6 +95,22 @@ def _results(params: Params, evidence: Evidence) -> dict[str, Any]:
             if score.images
         ),
     }
+
+
+def _points(
+    runs: Sequence[RunEvidence], cost: Callable[[Evaluation], float]
+) -> list[figures.Point]:
+    return [
+        figures.Point(
+            name=run.name,
+            role=run.run.role,
+            accuracy=run.evaluation.accuracy,
+            low=run.evaluation.accuracy_low,
+            high=run.evaluation.accuracy_high,
+            cost=cost(run.evaluation),
+        )
+        for run in runs
+    ]
 
 
 def _surroundings(evidence: Evidence, audit: Audit, shards: Path) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from pipeline.errors import DataError
 from pipeline.files import write_whole
 from pipeline.replicated import Difference, Judged, OfRun, Question, Replicated
+from pipeline.reporting import figures
 from pipeline.reporting.templating import fill, p_value, short, signed
 from pipeline.statistics import SIGNIFICANT
 
@@ -21,6 +22,8 @@ RESULTS: Final = Path("results")
 PAGE: Final = Path("docs/results.md")
 BENCHMARKS: Final = Path("benchmarks/results")
 _LATENCIES: Final = ("latency_ms_onnx", "latency_ms_int8")
+_SIZES: Final = 3
+"""A front of fewer is none."""
 
 
 @dataclass(frozen=True)
@@ -46,11 +49,16 @@ class Sized:
 
 @dataclass(frozen=True)
 class Section:
-    """One set of images that a study's models were judged on."""
+    """One set of images that a study's models were judged on.
+
+    Attributes:
+        front: accuracy against milliseconds, where students of several sizes have both.
+    """
 
     judged: Judged
     rows: tuple[Row, ...]
     students: tuple[Sized, ...]
+    front: figures.Scatter | None
     answers: tuple[str, ...]
 
 
@@ -61,6 +69,11 @@ class Study:
     file: str
     found: Replicated
     sections: tuple[Section, ...]
+
+    @property
+    def picture(self) -> str:
+        """The name of its picture, if it has one."""
+        return f"results-{Path(self.file).stem}.svg"
 
 
 @dataclass(frozen=True)
@@ -73,6 +86,8 @@ class Latencies:
 
 def write_results(results: Path = RESULTS, page: Path = PAGE, benchmarks: Path = BENCHMARKS) -> int:
     """Writes the page from every file of results, and from the latencies of the benchmarks.
+
+    Beside it, a picture for every file that has students of several sizes.
 
     Returns:
         How many files of results there are.
@@ -88,6 +103,9 @@ def write_results(results: Path = RESULTS, page: Path = PAGE, benchmarks: Path =
         )
     latencies = _latencies(benchmarks)
     studies = [_study(path, latencies) for path in paths]
+    for study in studies:
+        if front := study.sections[0].front:
+            write_whole(page.parent / study.picture, fill("front.svg.j2", plot=front))
     write_whole(page, fill("results.md.j2", studies=studies, machine=latencies.machine))
     return len(studies)
 
@@ -125,7 +143,26 @@ def _section(judged: Judged, latencies: Latencies) -> Section:
         )
         for run in sorted(students, key=lambda run: run.parameters)
     )
-    return Section(judged, rows, sized, _answers(runs, judged.differences))
+    return Section(judged, rows, sized, _front(sized), _answers(runs, judged.differences))
+
+
+def _front(students: Iterable[Sized]) -> figures.Scatter | None:
+    points = [
+        figures.Point(
+            name=f"{short(run.parameters)}{', 8 bits' if run.in_8_bits else ''}",
+            role=run.role,
+            accuracy=run.accuracy,
+            low=run.low,
+            high=run.high,
+            cost=milliseconds,
+        )
+        for one in students
+        for run, milliseconds in zip((one.run, one.smaller), one.milliseconds, strict=True)
+        if run is not None and milliseconds is not None
+    ]
+    if len({point.name for point in points}) < _SIZES * len(_LATENCIES):
+        return None
+    return figures.scatter(points, "ms for one image on one CPU thread in ONNX Runtime", "ms")
 
 
 def _answers(runs: Mapping[str, OfRun], differences: Iterable[Difference]) -> tuple[str, ...]:

@@ -19,7 +19,7 @@ def fill(template: str, **content: object) -> str:
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
         # Markdown shows HTML escapes as they stand; its template escapes table cells by ``cell``.
-        autoescape=select_autoescape(enabled_extensions=("html.j2",)),
+        autoescape=select_autoescape(enabled_extensions=("html.j2", "svg.j2")),
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
