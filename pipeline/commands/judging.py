@@ -107,7 +107,7 @@ def replicate(
         typer.Option(
             metavar="KEY=VALUE",
             help="Every taught student once more with this changed, e.g. distillation.loss=dkd, "
-            "training.ema=0, width=0.5 or 'teacher={teacher-ocr: 1, teacher-wide: 1}'; may come "
+            "training.ema=0, width=0.7 or 'teacher={teacher-ocr: 1, teacher-wide: 1}'; may come "
             "again.",
         ),
     ] = None,
@@ -159,7 +159,7 @@ def replicate(
 
 
 def results(as_json: Json = False) -> None:
-    """Write docs/results.md from the JSON in results/."""
+    """Write docs/results.md, with its pictures, from the JSON in results/."""
     from pipeline.reporting.results_page import PAGE, RESULTS, write_results
 
     show({"page": str(PAGE), "files": write_results(RESULTS, PAGE)}, as_json)
