@@ -17,7 +17,8 @@ from pipeline.models.folder import WEIGHTS_FILE
 
 pytestmark = pytest.mark.slow
 
-SETTINGS = params(training={"epochs": 4, "batch_size": 8, "lr": 0.01, "precision": "fp32"})
+# Long enough that a fast machine does not end it between a look at its checkpoints and the kill.
+SETTINGS = params(training={"epochs": 12, "batch_size": 8, "lr": 0.01, "precision": "fp32"})
 PREFIX = "checkpoints"
 
 
