@@ -13,7 +13,17 @@ from pydantic import ValidationError
 from pipeline.errors import UsageError
 from pipeline.params import Params, parse
 from pipeline.runs import Run, all_runs, find, shares, vary
-from pipeline.search.settings import AUGMENTATION, KEYS, TEACHER, WIDTH, Dimension, Value, label
+from pipeline.search.settings import (
+    AUGMENTATION,
+    KEYS,
+    TEACHER,
+    WIDTH,
+    Dimension,
+    Value,
+    label,
+    problems_of,
+    weights_of,
+)
 
 CHANGEABLE: Final = tuple(key for key in KEYS if key != AUGMENTATION)
 """What one student may have otherwise, by the names of a search; views are those of all runs."""
@@ -113,15 +123,10 @@ def _vary(params: Params, run: Run, change: Change) -> Run:
     slug = re.sub("[^a-z0-9_]+", "-", f"{own}{label(change.value)}".lower()).strip("-")
     name = f"{run.name}-{slug}"
     if change.key == TEACHER:
-        weights = change.value if isinstance(change.value, dict) else {str(change.value): 1.0}
+        weights = weights_of(change.value)
         teaching = {one.name for one in all_runs(params) if one.role != "student"}
-        if unknown := sorted(set(weights) - teaching):
-            raise UsageError(
-                f"{change}: {', '.join(unknown)} teaches nobody; there are "
-                f"{', '.join(sorted(teaching))}"
-            )
-        if not weights or min(weights.values()) <= 0:
-            raise UsageError(f"{change}: weights are above zero")
+        if problems := problems_of(weights, teaching):
+            raise UsageError(f"{change}: {'; '.join(problems)}")
         return run.model_copy(update={"name": name, "teachers": shares(weights)})
     try:
         varied = vary(run, {change.key: change.value})

@@ -93,6 +93,53 @@ class _Sets:
         return right.model_copy(update={"in_8_bits": True})
 
 
+@dataclass(frozen=True)
+class _Place:
+    """Where students are trained again, and what of.
+
+    Attributes:
+        compute: what one training takes of this machine.
+        kept: the folder that keeps them and their targets.
+        shards: the folder of shards.
+        index: of these.
+        models: the folder of teachers and assistants.
+    """
+
+    compute: Compute
+    kept: Path
+    shards: Path
+    index: Index
+    models: Path
+
+    def prepare(self, params: Params, name: str, base: str | None) -> _Training:
+        """Sees to a folder with a student's teachers, and to their answers to its seed's views."""
+        run, version = find(params, name), self.index.version
+        what = f"{params.view.model_dump_json()} {params.seed} {version} {code_version()}"
+        digest = hashlib.sha256(what.encode()).hexdigest()[:12]
+        targets = self.kept / f"targets-{params.seed}-{digest}"
+        folder = self.kept / f"{name}-{run_fingerprint(run, version, self.models)}"
+        folder.mkdir(parents=True, exist_ok=True)
+        there = folder_there(folder / name)
+        for teacher in run.teachers:
+            link, model = folder / teacher, (self.models / teacher).resolve()
+            if link.is_symlink() and link.readlink() != model:
+                link.unlink()
+            if not link.is_symlink():
+                link.symlink_to(model, target_is_directory=True)
+            if run.targets == "stored" and not there:
+                see_to_targets(
+                    params,
+                    teacher,
+                    self.compute,
+                    shards=self.shards,
+                    models=self.models,
+                    targets=targets,
+                )
+        threads = max(1, int(self.compute.trial_cpus))
+        here = self.compute.model_copy(update={"workers": 0, "loaders": 0, "threads": threads})
+        return _Training(params, name, base, here, folder, targets)
+
+
 def replicate(
     params: Params,
     names: Sequence[str],
@@ -151,13 +198,14 @@ def replicate(
     kept = top.resolve() / _KEPT
     # Nothing is streamed or kept elsewhere: all models are judged on the shards that are here.
     compute = compute.model_copy(update={"stream": None, "storage": str(kept)})
+    place = _Place(compute, kept, shards, index, models)
     with hold(kept / "lock", "such trainings"):
         # A folder that cannot be read is told of now, and not after an hour.
         found = [right for name in _above(params, students) for right in sets.judge(models / name)]
         _warn_of_other_code(found)
         trainings = [
-            _prepared(params, run, bases.get(run.name), seed, compute, kept, index, shards, models)
-            for seed in seeds
+            place.prepare(seeded, run.name, bases.get(run.name))
+            for seeded in (params.model_copy(update={"seed": seed}) for seed in seeds)
             for run in students
         ]
         found += _trained(trainings, sets, compute)
@@ -199,38 +247,6 @@ def _above(params: Params, students: Sequence[Run]) -> list[str]:
         if run.name in above:
             above |= set(run.teachers)
     return [run.name for run in runs if run.name in above]
-
-
-def _prepared(
-    params: Params,
-    run: Run,
-    base: str | None,
-    seed: int,
-    compute: Compute,
-    kept: Path,
-    index: Index,
-    shards: Path,
-    models: Path,
-) -> _Training:
-    """Sees to a folder with the student's teachers, and to their answers to a seed's views."""
-    params = params.model_copy(update={"seed": seed})
-    run = find(params, run.name)
-    what = f"{params.view.model_dump_json()} {seed} {index.version} {code_version()}"
-    targets = kept / f"targets-{seed}-{hashlib.sha256(what.encode()).hexdigest()[:12]}"
-    folder = kept / f"{run.name}-{run_fingerprint(run, index.version, models)}"
-    folder.mkdir(parents=True, exist_ok=True)
-    there = folder_there(folder / run.name)
-    for teacher in run.teachers:
-        link, model = folder / teacher, (models / teacher).resolve()
-        if link.is_symlink() and link.readlink() != model:
-            link.unlink()
-        if not link.is_symlink():
-            link.symlink_to(model, target_is_directory=True)
-        if run.targets == "stored" and not there:
-            see_to_targets(params, teacher, compute, shards=shards, models=models, targets=targets)
-    threads = max(1, int(compute.trial_cpus))
-    here = compute.model_copy(update={"workers": 0, "loaders": 0, "threads": threads})
-    return _Training(params, run.name, base, here, folder, targets)
 
 
 def _trained(trainings: Sequence[_Training], sets: _Sets, compute: Compute) -> list[Right]:

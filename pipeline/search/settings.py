@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -120,6 +121,27 @@ def label(value: Value | dict[str, float]) -> Value:
     if isinstance(value, dict):
         return "+".join(f"{name}:{weight:g}" for name, weight in value.items())
     return value
+
+
+def weights_of(teacher: Value | dict[str, float]) -> dict[str, float]:
+    """A value of ``teacher`` as run names with weights: a name alone has all of it."""
+    return teacher if isinstance(teacher, dict) else {str(teacher): 1.0}
+
+
+def problems_of(weights: dict[str, float], teaching: Collection[str]) -> list[str]:
+    """What is wrong with a mix of teachers.
+
+    Args:
+        weights: of each, by run name.
+        teaching: the names of the runs that may teach.
+    """
+    problems = []
+    if unknown := sorted(set(weights) - set(teaching)):
+        there = ", ".join(sorted(teaching))
+        problems.append(f"{', '.join(unknown)} teaches nobody; there are {there}")
+    if not weights or min(weights.values()) <= 0:
+        problems.append(f"{label(weights)!r}: weights are above zero")
+    return problems
 
 
 class Search(_Section):

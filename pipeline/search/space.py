@@ -8,7 +8,16 @@ from typing import Any
 from pipeline.errors import UsageError
 from pipeline.params import Params, Section, View
 from pipeline.runs import Run, all_runs, find, shares, stronger, vary
-from pipeline.search.settings import AUGMENTATION, FACTORS, TEACHER, Dimension, Value, label
+from pipeline.search.settings import (
+    AUGMENTATION,
+    FACTORS,
+    TEACHER,
+    Dimension,
+    Value,
+    label,
+    problems_of,
+    weights_of,
+)
 
 Values = Mapping[str, Value]
 """A setting: a value for every name, teachers by their label."""
@@ -93,15 +102,9 @@ def space_of(params: Params) -> Space:
     teachers: dict[str, dict[str, float]] = {}
     problems: list[str] = []
     for one in dimensions[TEACHER].choice or () if TEACHER in dimensions else ():
-        weights = one if isinstance(one, dict) else {str(one): 1.0}
+        weights = weights_of(one)
         teachers[str(label(one))] = weights
-        if unknown := sorted(set(weights) - teaching):
-            problems.append(
-                f"teacher: {', '.join(unknown)} teaches nobody; there are "
-                f"{', '.join(sorted(teaching))}"
-            )
-        if not weights or min(weights.values()) <= 0:
-            problems.append(f"teacher: {label(one)!r}: weights are above zero")
+        problems += [f"teacher: {said}" for said in problems_of(weights, teaching)]
     space = Space(default=default, dimensions=dimensions, teachers=teachers)
     for key, dimension in dimensions.items():
         for end in dimension.probes if key != TEACHER else ():
