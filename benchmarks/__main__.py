@@ -141,8 +141,8 @@ ROWS = (
     ("test words told, torchdistill, %", "torchdistill", "torchdistill_test", ""),
     ("the same, live targets", "torchdistill", "live_test", ""),
     ("the same, stored targets", "torchdistill", "stored_test", ""),
-    ("live targets' less torchdistill's, points", "torchdistill", "live_less", ""),
-    ("stored targets' less torchdistill's", "torchdistill", "stored_less", ""),
+    ("live targets' less torchdistill's, points of test", "torchdistill", "live_less_test", ""),
+    ("stored targets' less torchdistill's", "torchdistill", "stored_less_test", ""),
     ("flow over plain dvc repro, all stages, seconds", "flow", "seconds", "at most 15"),
 )
 

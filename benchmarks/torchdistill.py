@@ -10,8 +10,11 @@ import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
+
+import numpy as np
 
 from benchmarks.part import some_shards
 from benchmarks.spread import spread
@@ -22,7 +25,7 @@ from pipeline.distill.target_index import TARGETS
 from pipeline.errors import UsageError
 from pipeline.params import Params, Targets
 from pipeline.runs import find
-from pipeline.statistics import Interval, compare, wilson
+from pipeline.statistics import Mean, over_seeds
 from pipeline.train.job import Job
 from pipeline.train.run import MODELS, SHARDS
 from pipeline.train.targets import make_targets
@@ -38,6 +41,8 @@ VIEWS: Final = 3
 """Views of an image in a pair, where they are remembered."""
 EPOCHS: Final = 2 * VIEWS
 """Of a pair: the first is not counted, the others until here make views, then all are known."""
+
+LEAST_PAIRS: Final = 2
 
 _ANEW, _KNOWN = slice(1, VIEWS), slice(VIEWS, None)
 
@@ -104,16 +109,18 @@ def beside_torchdistill(
 
     Every training is a process of its own, with as many threads and loader processes on either
     side, and in the same precision but where ``fp32`` says otherwise. In pairs, on a part of the
-    training images, each way's pace is found; then each side trains once on all of them, for the
-    epochs of params.yaml.
+    training images, each way's pace is found; then each side trains on all of them, for the epochs
+    of params.yaml, with as many seeds as there are pairs.
 
     Raises:
-        UsageError: torchdistill is not there.
+        UsageError: torchdistill is not there, or there is one pair, which tells nothing of seeds.
     """
+    if pairs < LEAST_PAIRS:
+        raise UsageError(f"torchdistill takes --pairs {LEAST_PAIRS} or more: each is a seed")
     by_torchdistill = find_torchdistill()
     return {
         **_paces(by_torchdistill, params, folder / "part", pairs),
-        **_whole(by_torchdistill, params, index, folder / "whole"),
+        **_whole(by_torchdistill, params, index, folder / "whole", pairs),
     }
 
 
@@ -175,8 +182,7 @@ def _paces(
                 rates.setdefault(name, []).append(statistics.median(taught.rates[epochs]))
 
     def over(our_way: str, their_way: str = "torchdistill") -> dict[str, float]:
-        both = zip(rates[our_way], rates[their_way], strict=True)
-        return spread([our_rate / their_rate for our_rate, their_rate in both])
+        return _ratios(rates[our_way], rates[their_way])
 
     return {
         "live_anew": over("live_anew"),
@@ -194,42 +200,59 @@ def _whole(
     params: Params,
     index: Index,
     folder: Path,
+    pairs: int,
 ) -> dict[str, dict[str, float]]:
-    """One whole training of each side, and one of ours from stored targets: seconds, accuracy.
+    """Whole trainings of each side, and of ours from stored targets: seconds, accuracy.
 
-    Where its targets are live our student sees the very views that torchdistill's does.
+    Each pair has a seed of its own, from 1 on. Where its targets are live our student sees the very
+    views that torchdistill's does.
     """
     _write_images(index, SHARDS, folder / "images")
-    student = _Student(params, SHARDS, folder / TARGETS)
-    cycle = params.view.cycle or VIEWS
-    making = _alone(_make_targets, student, cycle, folder / "parts")
-    images, theirs = folder / "images", folder / "theirs"
-    done = {
-        "torchdistill": _alone(by_torchdistill, student.job(0), images, theirs),
-        "live": _alone(by_us, student.job(0), folder / "live"),
-        "stored": _alone(by_us, student.job(cycle, "stored"), folder / "stored"),
-    }
-    seconds = {way: taught.seconds for way, taught in done.items()}
+    done: dict[str, list[Taught]] = {"torchdistill": [], "live": [], "stored": []}
+    making: list[float] = []
+    for seed in range(1, pairs + 1):
+        place = folder / str(seed)
+        seeded = params.model_copy(update={"seed": seed})
+        student = _Student(seeded, SHARDS, place / TARGETS)
+        cycle = params.view.cycle or VIEWS
+        making.append(_alone(_make_targets, student, cycle, place / "parts"))
+        ways = {
+            "torchdistill": partial(
+                by_torchdistill, student.job(0), folder / "images", place / "theirs"
+            ),
+            "live": partial(by_us, student.job(0), place / "live"),
+            "stored": partial(by_us, student.job(cycle, "stored"), place / "stored"),
+        }
+        for way in ways if seed % 2 else reversed(ways):
+            done[way].append(_alone(ways[way]))
+    seconds = {way: [taught.seconds for taught in all_] for way, all_ in done.items()}
+    with_making = [sum(both) for both in zip(seconds["stored"], making, strict=True)]
+    theirs = seconds["torchdistill"]
     found = {
-        "whole_live": spread([seconds["torchdistill"] / seconds["live"]]),
-        "whole_stored": spread([seconds["torchdistill"] / seconds["stored"]]),
-        "whole_stored_made": spread([seconds["torchdistill"] / (making + seconds["stored"])]),
-        "making_seconds": spread([making]),
+        "whole_live": _ratios(theirs, seconds["live"]),
+        "whole_stored": _ratios(theirs, seconds["stored"]),
+        "whole_stored_made": _ratios(theirs, with_making),
+        "making_seconds": spread(making),
+        **{f"{way}_seconds": spread(each) for way, each in seconds.items()},
     }
-    for way, taught in done.items():
-        found[f"{way}_seconds"] = spread([taught.seconds])
-        for split in JUDGED:
-            right = taught.right[split]
-            found[f"{way}_{split}"] = _bounds(wilson(sum(right), len(right)))
-    for way in ("live", "stored"):
-        both = compare(done[way].right["test"], done["torchdistill"].right["test"])
-        found[f"{way}_less"] = _bounds(both.difference) | {"p": both.p}
+    for split in JUDGED:
+        right = {way: np.array([t.right[split] for t in all_]) for way, all_ in done.items()}
+        found |= {f"{way}_{split}": _bounds(over_seeds(table)) for way, table in right.items()}
+        for way in ("live", "stored"):
+            less = right[way].astype(int) - right["torchdistill"]
+            found[f"{way}_less_{split}"] = _bounds(over_seeds(less))
     return found
 
 
-def _bounds(found: Interval) -> dict[str, float]:
-    """A value with its 95 % interval, in the columns of a median with the least and the most."""
-    return {"median": found.value, "least": found.low, "most": found.high}
+def _ratios(ones: list[float], others: list[float]) -> dict[str, float]:
+    return spread([one / other for one, other in zip(ones, others, strict=True)])
+
+
+def _bounds(found: Mean) -> dict[str, float]:
+    """A mean with its 95 % interval, in the columns of a median with the least and the most."""
+    interval = found.interval
+    bounds = {"median": interval.value, "least": interval.low, "most": interval.high}
+    return bounds if found.p is None else bounds | {"p": found.p}
 
 
 def _alone(call: Callable[..., Any], *arguments: Any) -> Any:
