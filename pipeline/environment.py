@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+from typing import Final
+
+_ALLOCATOR: Final = {
+    # Parameters of glibc's mallopt, and bytes. By itself it gives a feature map's memory back when
+    # it is freed, and the kernel clears every page of the next one: a tenth of a training step, and
+    # half of the time of a large batch. A process keeps up to this much instead.
+    "MALLOC_MMAP_THRESHOLD_": (-3, 2**25),
+    "MALLOC_TRIM_THRESHOLD_": (-1, 2**28),
+}
 
 _DEFAULTS = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -20,6 +30,12 @@ _DEFAULTS = {
 
 
 def set_defaults() -> None:
-    """Makes everything quiet, offline and private, unless whoever calls says otherwise."""
+    """Makes everything quiet, offline, private and thrifty, unless whoever calls says otherwise."""
     for name, value in _DEFAULTS.items():
         os.environ.setdefault(name, value)
+    if not _ALLOCATOR.keys() & os.environ.keys():
+        # The variables are for processes started from here: this one has read them already.
+        libc = ctypes.CDLL(None)
+        for name, (parameter, size) in _ALLOCATOR.items():
+            os.environ[name] = str(size)
+            libc.mallopt(parameter, size)
