@@ -14,6 +14,7 @@ import logging
 import multiprocessing
 import os
 import platform
+import sys
 import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor
@@ -32,6 +33,7 @@ from benchmarks.measures import MEASURES, measure
 from pipeline import params
 from pipeline.compute import cores
 from pipeline.data.shards import read_index
+from pipeline.errors import UsageError
 from pipeline.train.run import SHARDS
 
 RESULTS = Path("benchmarks/results")
@@ -52,20 +54,29 @@ def main() -> None:
     results: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {"measured": {}}
     results["machine"] = _machine()
     RESULTS.mkdir(parents=True, exist_ok=True)
+    missed: list[UsageError] = []
     for name in asked.only:
         # A process of its own: Ray keeps the token, or its absence, that it saw first.
         context = multiprocessing.get_context("spawn")
         with tempfile.TemporaryDirectory() as folder, ProcessPoolExecutor(1, context) as process:
             arguments = (name, settings, index, Path(folder), asked.pairs)
-            results[name] = process.submit(measure, *arguments).result()
+            try:
+                results[name] = process.submit(measure, *arguments).result()
+            except UsageError as error:
+                # What it is measured beside is none of the requirements.
+                missed.append(error)
+                continue
         day = time.strftime("%Y-%m-%d")
         results["measured"][name] = {"date": day, "data_version": index.version}
         path.write_text(json.dumps(results, indent=2) + "\n")
     if asked.json:
         print(json.dumps(results))
-        return
-    _print(results)
-    print(f"kept in {path}")
+    else:
+        _print(results)
+        print(f"kept in {path}")
+    for reason in missed:
+        print(f"not measured: {reason}", file=sys.stderr)
+    raise SystemExit(bool(missed))
 
 
 def _machine() -> dict[str, Any]:
@@ -149,13 +160,21 @@ ROWS = (
 
 def _print(results: dict[str, Any]) -> None:
     table = Table("measure", "median", "least to most", "goal", "on", title="benchmarks")
+    means = Table("measure", "mean", "95 % interval", "on", title="over seeds and images")
     for says, name, key, goal in ROWS:
-        if name in results:
-            found = results[name][key]
+        # Results of before may lack what is measured now.
+        found = results.get(name, {}).get(key)
+        if found is None:
+            continue
+        day = results["measured"][name]["date"]
+        if "mean" in found:
+            bounds = f"{found['low']:.3f} to {found['high']:.3f}"
+            means.add_row(says, f"{found['mean']:.3f}", bounds, day)
+        else:
             range_ = f"{found['least']:.3f} to {found['most']:.3f}"
-            day = results["measured"][name]["date"]
             table.add_row(says, f"{found['median']:.3f}", range_, goal, day)
     Console().print(table)
+    Console().print(means)
     sizes = Table(
         *("model", "parameters", "million MACs"),
         *("PyTorch ms", "ONNX Runtime ms", "in 8 bits ms"),

@@ -49,5 +49,5 @@ def judge(model: ScriptClassifier, job: Job) -> dict[Split, list[bool]]:
     for split in JUDGED:
         batches = load_as_they_are(job.shards, index, split, job.run.view)
         answers = answer(asker(model.eval(), default_device()), batches)
-        right[split] = (answers.logits.argmax(dim=1) == answers.labels).tolist()
+        right[split] = answers.right.tolist()
     return right

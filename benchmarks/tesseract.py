@@ -48,8 +48,9 @@ def beside_tesseract(params: Params, index: Index) -> dict[str, Any]:
     in ONNX Runtime on one thread.
 
     Raises:
-        UsageError: there is no tesseract.
+        UsageError: there is no tesseract, or none that detects scripts.
     """
+    _check_tesseract()
     samples = [sample for shard in index.of("test") for sample in ShardFolder(SHARDS).read(shard)]
     words = samples[:: max(1, len(samples) // WORDS)][:WORDS]
     ways: dict[str, Asked] = {"tesseract": _tesseract, "student": _student(params)}
@@ -64,6 +65,19 @@ def beside_tesseract(params: Params, index: Index) -> dict[str, Any]:
             f"{name}_milliseconds": spread([1000 * second for second in seconds]),
         }
     return found
+
+
+def _check_tesseract() -> None:
+    """Refuses to measure a Tesseract that is not there, or cannot detect scripts."""
+    try:
+        done = subprocess.run(["tesseract", "--list-langs"], capture_output=True, check=False)
+    except FileNotFoundError:
+        said = "there is no tesseract"
+    else:
+        if "osd" in done.stdout.decode().split():
+            return
+        said = "tesseract has no data to detect scripts with"
+    raise UsageError(f"{said}: apt-get install tesseract-ocr tesseract-ocr-osd")
 
 
 def _asked(words: Sequence[Sample], ask: Asked) -> tuple[list[str | None], list[float]]:
@@ -81,13 +95,8 @@ def _tesseract(word: Sample) -> str | None:
     assert image is not None
     enlarged = cv2.resize(image, None, fx=_ENLARGED, fy=_ENLARGED, interpolation=cv2.INTER_CUBIC)
     _, png = cv2.imencode(".png", enlarged)
-    try:
-        # It ends with 1 where it sees too few characters.
-        done = subprocess.run(_COMMAND, input=png.tobytes(), capture_output=True, check=False)
-    except FileNotFoundError:
-        raise UsageError(
-            "there is no tesseract: apt-get install tesseract-ocr tesseract-ocr-osd"
-        ) from None
+    # It ends with 1 where it sees too few characters.
+    done = subprocess.run(_COMMAND, input=png.tobytes(), capture_output=True, check=False)
     lines = done.stdout.decode().splitlines()
     names = [line.partition(": ")[2] for line in lines if line.startswith("Script: ")]
     return _NAMES.get(names[0]) if names else None

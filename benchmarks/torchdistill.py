@@ -75,10 +75,8 @@ class _Student:
         precision: str | None = None,
     ) -> Job:
         """A training; epochs and precision are those of the parameters where none are given."""
-        run, compute = (
-            find(self.views(cycle), f"student-{self.params.teachers[0]}"),
-            Compute(workers=1),
-        )
+        run = find(self.views(cycle), f"student-{self.params.teachers[0]}")
+        compute = Compute(workers=1)
         assert run.distillation is not None
         changes: dict[str, Any] = {"mixup": 0.0, "patience": 0}
         changes |= {"epochs": epochs} if epochs else {}
@@ -249,9 +247,9 @@ def _ratios(ones: list[float], others: list[float]) -> dict[str, float]:
 
 
 def _bounds(found: Mean) -> dict[str, float]:
-    """A mean with its 95 % interval, in the columns of a median with the least and the most."""
+    """A mean over seeds and images, with its 95 % interval."""
     interval = found.interval
-    bounds = {"median": interval.value, "least": interval.low, "most": interval.high}
+    bounds = {"mean": interval.value, "low": interval.low, "high": interval.high}
     return bounds if found.p is None else bounds | {"p": found.p}
 
 
