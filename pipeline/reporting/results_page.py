@@ -61,6 +61,11 @@ class Section:
     front: figures.Scatter | None
     answers: tuple[str, ...]
 
+    @property
+    def timed(self) -> bool:
+        """Whether the milliseconds of any student are known."""
+        return any(ms is not None for one in self.students for ms in one.milliseconds)
+
 
 @dataclass(frozen=True)
 class Study:
@@ -78,10 +83,10 @@ class Study:
 
 @dataclass(frozen=True)
 class Latencies:
-    """What the benchmarks measured on one machine, by a network's description."""
+    """What the benchmarks measured on one machine, by a network's description and parameters."""
 
     machine: str
-    of: Mapping[str, Mapping[str, float]]
+    of: Mapping[tuple[str, int], Mapping[str, float]]
 
 
 def write_results(results: Path = RESULTS, page: Path = PAGE, benchmarks: Path = BENCHMARKS) -> int:
@@ -111,12 +116,13 @@ def write_results(results: Path = RESULTS, page: Path = PAGE, benchmarks: Path =
 
 
 def _latencies(folder: Path) -> Latencies:
-    """Those of the first file: times of several machines do not belong into one column."""
-    for path in sorted(folder.glob("*.json")):
-        content = json.loads(path.read_text())
-        rows = content.get("sizes", {}).values()
-        return Latencies(content["machine"]["processor"], {row["network"]: row for row in rows})
-    return Latencies("", {})
+    """Those of the first file with some: times of several machines are no column."""
+    measured = (json.loads(path.read_text()) for path in sorted(folder.glob("*.json")))
+    content = next((one for one in measured if "sizes" in one), None)
+    if content is None:
+        return Latencies("", {})
+    rows = {(row["network"], row["parameters"]): row for row in content["sizes"].values()}
+    return Latencies(content["machine"]["processor"], rows)
 
 
 def _study(path: Path, latencies: Latencies) -> Study:
@@ -139,7 +145,7 @@ def _section(judged: Judged, latencies: Latencies) -> Section:
         Sized(
             run,
             runs.get(f"{run.run} in 8 bits"),
-            tuple(latencies.of.get(run.model, {}).get(key) for key in _LATENCIES),
+            tuple(latencies.of.get((run.model, run.parameters), {}).get(key) for key in _LATENCIES),
         )
         for run in sorted(students, key=lambda run: run.parameters)
     )
@@ -181,8 +187,8 @@ def _answers(runs: Mapping[str, OfRun], differences: Iterable[Difference]) -> tu
         names = dict.fromkeys(name for one in taught for name in (one.first, one.second))
         best = max(names, key=lambda name: mean(runs[name].validation_accuracy))
         answers.append(
-            f"**Which teacher teaches best?** On validation the students of the teacher of {best} "
-            f"read most. {all_of('teachers')}"
+            f"**Which teacher teaches best?** {best} has the best mean accuracy on validation. "
+            f"{all_of('teachers')}"
         )
     if "settings" in by_question:
         answers.append(f"**What does another setting bring?** {all_of('settings')}")
