@@ -25,8 +25,10 @@ from pipeline.search.settings import (
     weights_of,
 )
 
-CHANGEABLE: Final = tuple(key for key in KEYS if key != AUGMENTATION)
+CHANGEABLE: Final = (*(key for key in KEYS if key != AUGMENTATION), "training.epochs")
 """What one student may have otherwise, by the names of a search; views are those of all runs."""
+_OF_TAUGHT: Final = (TEACHER, "distillation.")
+"""How the names of those begin that a student without teachers does without."""
 
 _WIDTHS: Final = (0.01, 100.0)
 
@@ -89,23 +91,27 @@ def parse_change(text: str) -> Change:
 def with_changes(
     params: Params, students: Sequence[Run], changes: Sequence[Change]
 ) -> tuple[Params, list[Changed]]:
-    """Adds every taught student once more for every change.
+    """Adds every student once more for every change; of teaching, only those that have teachers.
 
     Returns:
         Parameters that have the changed ones among their further runs, and these.
 
     Raises:
-        UsageError: a change is refused, makes a student that is there already, or finds none that
-            has a teacher.
+        UsageError: a change is refused, makes a student that is there already, or is about
+            teachers and finds no student that has one.
     """
-    taught = [run for run in students if run.distillation is not None]
     there = {_essence(run): run.name for run in students}
     changed: list[Changed] = []
     for change in changes:
-        if not taught:
+        changeable = [
+            run
+            for run in students
+            if run.distillation is not None or not change.key.startswith(_OF_TAUGHT)
+        ]
+        if not changeable:
             names = ", ".join(run.name for run in students)
-            raise UsageError(f"{change}: {names}: taught by nobody; only taught ones are changed")
-        for run in taught:
+            raise UsageError(f"{change}: {names}: taught by nobody; name a student with a teacher")
+        for run in changeable:
             varied = _vary(params, run, change)
             if same := there.get(_essence(varied)):
                 raise UsageError(

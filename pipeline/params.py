@@ -289,12 +289,19 @@ class FurtherRun(Section):
 
     Attributes:
         model: a key of ``models``.
-        teachers: run names, each with its weight.
+        teachers: run names, each with its weight; without them it learns from labels alone.
+        distillation: where there are teachers.
     """
 
     model: str
-    teachers: Annotated[dict[str, Positive], Field(min_length=1)]
-    distillation: Distillation
+    teachers: dict[str, Positive] = {}
+    distillation: Distillation | None = None
+
+    @model_validator(mode="after")
+    def _go_together(self) -> FurtherRun:
+        if bool(self.teachers) != (self.distillation is not None):
+            raise ValueError("teachers and distillation go together: give both or neither")
+        return self
 
 
 class Params(Section):
@@ -328,7 +335,11 @@ class Params(Section):
         learners = [
             ("distillation.assistant", "assistant", self.distillation.assistant),
             ("distillation.student", "student", self.distillation.student),
-            *((f"runs.{n}.distillation", r.model, r.distillation) for n, r in self.runs.items()),
+            *(
+                (f"runs.{name}.distillation", row.model, row.distillation)
+                for name, row in self.runs.items()
+                if row.distillation is not None
+            ),
         ]
         mixing = {model for model, training in trained.items() if training.mixup}
         for path, model, distillation in learners:

@@ -35,7 +35,7 @@ from pipeline.replicated import Replicated, Right, judged
 from pipeline.runs import Run, all_runs, find
 from pipeline.train.fingerprint import code_version, run_fingerprint
 from pipeline.train.run import check_teachers, train_run
-from pipeline.train.targets import PARTS, see_to_targets
+from pipeline.train.targets import see_to_targets
 
 log = logging.getLogger(__name__)
 
@@ -170,7 +170,7 @@ def replicate(
         shards: the folder of shards.
         models: the folder of model folders.
         others: folders or archives of labelled images that they are judged on as well.
-        changes: of every taught student there is one more for each, with this setting changed.
+        changes: of every student there is one more for each, with this setting changed.
 
     Raises:
         UsageError: a run is none, or no student; a change is refused; the seeds are too few, or one
@@ -180,7 +180,8 @@ def replicate(
         TransientError: the process of one was ended.
     """
     if len(seeds) < 2 or len(set(seeds)) < len(seeds) or min(seeds) < 0:
-        raise UsageError(f"seeds {', '.join(map(str, seeds))}: give two different ones at least")
+        given = ", ".join(map(str, seeds))
+        raise UsageError(f"seeds {given}: give two or more, all different, none below zero")
     if params.search.used != "none":
         raise UsageError(
             "search.used is best, and students are trained again as params.yaml has them alone: "
@@ -194,8 +195,7 @@ def replicate(
         check_teachers(run, models)
     others = tuple(dict.fromkeys(path.resolve() for path in others))
     index, sets = read_index(shards), _Sets(shards.resolve(), others)
-    top = PARTS if compute.remote_storage else Path(compute.absolute_storage)
-    kept = top.resolve() / _KEPT
+    kept = compute.local_storage / _KEPT
     # Nothing is streamed or kept elsewhere: all models are judged on the shards that are here.
     compute = compute.model_copy(update={"stream": None, "storage": str(kept)})
     place = _Place(compute, kept, shards, index, models)
@@ -312,7 +312,7 @@ def _train_and_judge(training: _Training, sets: _Sets) -> list[Right]:
 
 
 def _right(asked: Asked) -> Right:
-    said, info = asked.answers.logits.argmax(dim=1), asked.info
+    info = asked.info
     return Right(
         run=info.run,
         role=info.role,
@@ -324,5 +324,5 @@ def _right(asked: Asked) -> Right:
         seed=info.parameters["seed"],
         validation_accuracy=info.metrics["validation_accuracy"],
         data=asked.data,
-        right=tuple((said == asked.answers.labels).tolist()),
+        right=tuple(asked.answers.right.tolist()),
     )

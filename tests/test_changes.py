@@ -37,11 +37,12 @@ def test_a_changed_student_has_all_other_settings_of_its_base() -> None:
     assert find(found, "student-cnn") == base
 
 
-def test_every_taught_student_is_changed_and_named_by_it() -> None:
+def test_every_student_is_changed_that_can_be_and_named_by_it() -> None:
     runs = ("student-cnn", "student-cnn-assisted", "student-alone")
     assert change("width=0.5", "distillation.loss=dkd", runs=runs) == [
         "student-cnn-width-0-5",
         "student-cnn-assisted-width-0-5",
+        "student-alone-width-0-5",
         "student-cnn-loss-dkd",
         "student-cnn-assisted-loss-dkd",
     ]
@@ -55,7 +56,7 @@ def test_every_taught_student_is_changed_and_named_by_it() -> None:
     [
         ("width", "--change width: give KEY=VALUE"),
         ("augmentation=2", "that cannot be changed for one student; choose one of teacher, "),
-        ("training.epochs=2", "that cannot be changed for one student"),
+        ("training.patience=2", "that cannot be changed for one student"),
         ("training.ema=", "'' is no value"),
         ("teacher={teacher-cnn:1}", "is no value"),
         ("teacher={teacher-cnn: x}", "is no value"),
@@ -94,9 +95,14 @@ def test_a_change_that_makes_no_new_student_is_refused(
     assert message in str(refused.value)
 
 
-def test_a_student_alone_has_nothing_to_change() -> None:
-    with pytest.raises(UsageError, match="student-alone: taught by nobody"):
-        change("training.ema=0.5", runs=("student-alone",))
+def test_a_student_alone_is_changed_in_all_but_what_concerns_teachers() -> None:
+    params = tiny_params()
+    alone = find(params, "student-alone")
+    found, (longer,) = with_changes(params, [alone], [parse_change("training.epochs=7")])
+    run = find(found, longer.run.name)
+    assert (run.training.epochs, run.teachers, run.distillation) == (7, {}, None)
+    with pytest.raises(UsageError, match="student-alone: taught by nobody; name a student with"):
+        change("distillation.loss=dkd", runs=("student-alone",))
 
 
 def test_a_name_that_is_taken_is_refused() -> None:

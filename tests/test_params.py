@@ -73,7 +73,7 @@ def test_the_default_parameters_are_good() -> None:
         ({"distillation__student__weight": 2}, "distillation.student.weight: "),
         (
             {"runs": {"r": {"model": "student", "teachers": {}, "distillation": {}}}},
-            "runs.r.teachers: ",
+            "runs.r: teachers and distillation go together: give both or neither",
         ),
         (
             {"runs": {"r": {"model": "big", "teachers": {"x": 1}, "distillation": {}}}},

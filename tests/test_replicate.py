@@ -124,14 +124,16 @@ def test_stored_targets_that_were_damaged_are_made_again(chain: Path) -> None:
     kept = chain / "storage/replicate"
     indexes = sorted(kept.glob("targets-*/teacher-cnn/index.json"))
     assert len(indexes) == 2
-    content = indexes[0].read_bytes()
-    indexes[0].write_text("{")
+    answers = min(indexes[1].parent.glob("*.safetensors"))
+    contents = {path: path.read_bytes() for path in (indexes[0], answers)}
+    for path in contents:
+        path.write_text("{")
     for model in kept.glob("student-cnn-*/student-cnn"):
         shutil.rmtree(model)
     assert of(again(chain, "student-cnn", targets="stored"), "student-cnn") == of(
         before, "student-cnn"
     )
-    assert indexes[0].read_bytes() == content
+    assert {path: path.read_bytes() for path in contents} == contents
 
 
 def test_a_changed_student_is_compared_with_the_one_that_has_all_other_settings(
@@ -143,10 +145,8 @@ def test_a_changed_student_is_compared_with_the_one_that_has_all_other_settings(
         Change("teacher", {"teacher-cnn": 1, "assistant-cnn": 3}),
     ]
     test = again(chain, "student-cnn", "student-alone", changes=changes).judged[0]
-    dist, narrow, both = (
-        of_name
-        for of_name in (one.name for one in test.runs if one.changed_from)
-        if "8 bits" not in of_name
+    dist, narrow, narrow_alone, both = (
+        one.name for one in test.runs if one.changed_from and not one.in_8_bits
     )
     runs = {one.name: one for one in test.runs}
     assert runs[dist].settings["distillation"]["loss"] == "dist"
@@ -154,10 +154,14 @@ def test_a_changed_student_is_compared_with_the_one_that_has_all_other_settings(
     assert runs[both].teachers == ("teacher-cnn", "assistant-cnn")
     asked = [(one.question, one.first, one.second) for one in test.differences]
     assert [one for one in asked if one[0] == "settings"] == [
-        ("settings", changed, "student-cnn") for changed in (dist, narrow, both)
+        ("settings", dist, "student-cnn"),
+        ("settings", narrow, "student-cnn"),
+        ("settings", narrow_alone, "student-alone"),
+        ("settings", both, "student-cnn"),
     ]
     assert [one for one in asked if one[0] in {"alone", "keeps_up"}] == [
         ("alone", "student-cnn", "student-alone"),
+        ("alone", narrow, narrow_alone),
         ("keeps_up", "student-cnn", "teacher-cnn"),
     ]
     bits = [first for question, first, _ in asked if question == "bits"]
@@ -167,9 +171,9 @@ def test_a_changed_student_is_compared_with_the_one_that_has_all_other_settings(
 @pytest.mark.parametrize(
     ("names", "seeds", "message"),
     [
-        ((), (1,), "seeds 1: give two different ones at least"),
-        ((), (1, 1), "seeds 1, 1: give two different ones"),
-        ((), (1, -1), "seeds 1, -1: give two different ones"),
+        ((), (1,), "seeds 1: give two or more, all different"),
+        ((), (1, 1), "seeds 1, 1: give two or more, all different"),
+        ((), (1, -1), "seeds 1, -1: .* none below zero"),
         (("teacher-cnn",), (1, 2), "teacher-cnn: only students are trained again"),
         (("student-x",), (1, 2), "no run 'student-x' in params.yaml"),
     ],

@@ -109,6 +109,8 @@ def test_students_are_compared_where_they_differ_in_one_thing() -> None:
         ("t-assisted", ("assistant-t",), plain, None),
         ("t-assisted-dkd", ("assistant-t",), dkd, None),
         ("t-loss-dkd", ("teacher-t",), dkd, "t"),
+        ("t-lr-2", ("teacher-t",), other, "t"),
+        ("alone-lr-2", (), {"training": {"lr": 2}, "distillation": None}, "alone"),
     ]
     trained = [
         right(name, seed, [True, seed > 1], teachers=teachers, settings=settings, changed_from=base)
@@ -117,13 +119,17 @@ def test_students_are_compared_where_they_differ_in_one_thing() -> None:
     ]
     found = [(one.question, one.first, one.second) for one in judged(above + trained).differences]
     assert [one for one in found if one[0] != "keeps_up"] == [
-        ("alone", "t", "alone"),
-        ("alone", "u", "alone"),
-        ("alone", "t-assisted", "alone"),
-        ("alone", "t-assisted-dkd", "alone"),
+        *(
+            ("alone", taught, alone)
+            for taught in ("t", "u", "t-assisted", "t-assisted-dkd")
+            for alone in ("alone", "alone-lr-2")
+        ),
+        ("alone", "t-lr-2", "alone-lr-2"),
         ("assistant", "t-assisted", "t"),
         ("teachers", "t", "u"),
         ("settings", "t-loss-dkd", "t"),
+        ("settings", "t-lr-2", "t"),
+        ("settings", "alone-lr-2", "alone"),
     ]
 
 
@@ -180,6 +186,7 @@ def test_sizes_stand_beside_the_default_with_what_they_take_and_are_drawn(tmp_pa
     sizes = {
         f"student-{size}": {
             "network": f"cnn {size}",
+            "parameters": 100 * size,
             "latency_ms_onnx": size / 4,
             "latency_ms_int8": size / 8,
         }

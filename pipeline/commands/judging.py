@@ -37,11 +37,11 @@ def evaluate(
     from pipeline.evaluate import evaluate_folder, evaluate_run
     from pipeline.reporting.plots import write_metrics
 
-    names = chosen(params.load(params_file), run, every)
+    settings = params.load(params_file)
+    names = chosen(settings, run, every)
     if data is not None:
         found = [evaluate_folder(MODELS / name, data) for name in names]
     else:
-        settings = params.load(params_file)
         found = [
             evaluate_run(
                 settings, name, models=MODELS, shards=SHARDS, folder=REPORTS / "evaluations"
@@ -106,7 +106,7 @@ def replicate(
         list[str] | None,
         typer.Option(
             metavar="KEY=VALUE",
-            help="Every taught student once more with this changed, e.g. distillation.loss=dkd, "
+            help="Every student once more with this changed, e.g. distillation.loss=dkd, "
             "training.ema=0, width=0.7 or 'teacher={teacher-ocr: 1, teacher-wide: 1}'; may come "
             "again.",
         ),
