@@ -18,6 +18,8 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from pipeline.errors import UsageError
 
+CHECKPOINTS: Final = ".checkpoints"
+
 _CPU_LIMIT: Final = Path("/sys/fs/cgroup/cpu.max")
 
 
@@ -41,8 +43,9 @@ class Compute(BaseSettings):
         gpu: whether workers take GPUs, which a job on a cluster then waits for and has brought, or
             leave alone those that there are; null takes them where there are some.
         wait: seconds that a job on a cluster waits for processors for its workers.
-        trial_cpus: what a trial of a search takes of a machine; whole cores are its threads.
-        trial_gpus: and, where Ray has GPUs, of one of them.
+        trial_cpus: what a trial of a search, or a student that is trained again, takes of a
+            machine; whole cores are its threads.
+        trial_gpus: and, where there are GPUs, of one of them.
         stop_jobs: whether a command that SIGTERM ends takes its job on a cluster with it.
     """
 
@@ -52,7 +55,7 @@ class Compute(BaseSettings):
     min_workers: Annotated[int, Field(ge=1)] | None = None
     loaders: Annotated[int, Field(ge=0)] | None = None
     threads: Annotated[int, Field(ge=1)] | None = None
-    storage: str = ".checkpoints"
+    storage: str = CHECKPOINTS
     stream: str | None = None
     cache: str = "~/.cache/script-distill/shards"
     cache_gib: Annotated[float, Field(ge=0)] = 10
@@ -87,6 +90,11 @@ class Compute(BaseSettings):
     def remote_storage(self) -> bool:
         """Whether the storage is a URI and no folder of this machine."""
         return "://" in self.storage
+
+    @property
+    def local_storage(self) -> Path:
+        """The folder of this machine for what is kept between interruptions."""
+        return Path(CHECKPOINTS if self.remote_storage else self.storage).resolve()
 
     @property
     def absolute_storage(self) -> str:

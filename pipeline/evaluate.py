@@ -176,7 +176,7 @@ def _judge(asked: Asked) -> Evaluation:
         )
     model.cpu()
     said = answers.logits.argmax(dim=1)
-    correct = int((said == answers.labels).sum())
+    correct = int(answers.right.sum())
     interval = wilson(correct, len(answers.keys))
     confusion = multiclass_confusion_matrix(said, answers.labels, len(info.scripts))
     scores = _scores(said, answers.labels, info.scripts)

@@ -100,11 +100,11 @@ def export_run(
 
 
 def _int8(content: bytes, trained: Answers, batches: list[Batch]) -> Int8:
-    said = answer(onnx_asker(content, cores()), batches).logits.argmax(dim=1)
+    said = answer(onnx_asker(content, cores()), batches)
     ask, image = onnx_asker(content, 1), batches[0].images[:1].float()
     return Int8(
-        accuracy=100 * int((said == trained.labels).sum()) / len(said),
-        decisions_equal=int((said == trained.logits.argmax(dim=1)).sum()),
+        accuracy=100 * int(said.right.sum()) / len(said.keys),
+        decisions_equal=int((said.logits.argmax(1) == trained.logits.argmax(1)).sum()),
         bytes=len(content),
         latency_ms=median_ms(lambda: ask(image)),
     )

@@ -46,6 +46,11 @@ class Answers:
     labels: Tensor
     logits: Tensor
 
+    @property
+    def right(self) -> Tensor:
+        """Whether the largest logit is the label's: bool (N,)."""
+        return self.logits.argmax(dim=1) == self.labels
+
 
 def view_of(info: ModelInfo) -> View:
     """What a model is shown of an image."""
@@ -103,7 +108,7 @@ def load_as_they_are(shards: Path, index: Index, split: Split, view: View) -> It
     """
     found = index.of(split)
     if not found:
-        raise DataError(f"{shards} has no {split} images; rebuild the shards")
+        raise DataError(f"{shards} has no {split} images; run python -m pipeline shards")
     dataset = ViewDataset(ShardFolder(shards), index, split, view, seed=None, window=1)
     samples = tuple(shard.samples for shard in found)
     return Loader(dataset, Planner(samples, BATCH, seed=0, window=1)).all_in_order()

@@ -154,7 +154,7 @@ def _spread(shards: Path, index: Index, words: int) -> list[_Word]:
     """So many words of the test split, evenly spread over it."""
     total = index.images("test")
     if not total:
-        raise DataError(f"{shards} has no test images; rebuild the shards")
+        raise DataError(f"{shards} has no test images; run python -m pipeline shards")
     count = min(words, total)
     places = {number * total // count for number in range(count)}
     samples = (
@@ -183,7 +183,7 @@ def _falls(
         batches = _batches(words, greys, view)
         answers = answer(ask, batches, lambda more: progress(before + more, total))
         done += len(words)
-        correct = int((answers.logits.argmax(dim=1) == answers.labels).sum())
+        correct = int(answers.right.sum())
         interval = wilson(correct, len(words))
         return Measured(
             strength=strength,

@@ -199,13 +199,15 @@ def parse_index(content: bytes, origin: str) -> Index:
     try:
         index = Index.model_validate_json(content)
     except ValueError as error:
-        raise DataError(f"{origin} is no index of shards: {error}; rebuild the shards") from error
+        raise DataError(
+            f"{origin} is no index of shards: {error}; run python -m pipeline shards"
+        ) from error
     counted = all(
         shard.samples == sum(shard.classes.values()) and set(shard.classes) <= set(index.scripts)
         for shard in index.shards
     )
     if index.version != _version(index.shards, index.source, index.scripts) or not counted:
-        raise DataError(f"{origin} was changed after it was written; rebuild the shards")
+        raise DataError(f"{origin} was changed after it was written; run python -m pipeline shards")
     return index
 
 
@@ -221,7 +223,7 @@ def read_shard(folder: Path, shard: Shard) -> list[Sample]:
             content: bytes = stream.read()
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error}; run dvc checkout or dvc pull") from error
-    check(content, shard, str(path), "run dvc checkout, or rebuild the shards")
+    check(content, shard, str(path), "run dvc checkout, or python -m pipeline shards")
     return unpack(content, shard, str(path))
 
 

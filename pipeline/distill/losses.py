@@ -1,4 +1,4 @@
-"""Losses on logits (N, C): pure functions, each a scalar, the mean over the images."""
+"""Losses on logits (N, C): pure functions, each a scalar for the whole batch."""
 
 from __future__ import annotations
 

@@ -67,6 +67,15 @@ class StoredTargets:
         """
         return np.stack([self._files(shard)[place, number] for shard, place in places.tolist()])
 
+    def check(self) -> None:
+        """Reads every file.
+
+        Raises:
+            DataError: see :meth:`at`.
+        """
+        for shard in range(len(self._index.files)):
+            self._read(shard)
+
     def _read(self, shard: int) -> Logits:
         file, path = self._index.files[shard], self._folder / self._index.files[shard].name
         assert self._index.origin is not None

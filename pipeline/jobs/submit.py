@@ -122,7 +122,9 @@ def targets_on_cluster(
     run = find(params, name)
     weights = MODELS / name / WEIGHTS_FILE
     if not weights.exists():
-        raise DataError(f"{name} is to be asked, but is not trained: train it first")
+        raise DataError(
+            f"{name} is to be asked, but is not trained: run python -m pipeline train {name}"
+        )
     shards = _shards(params, compute)
     origin = origin_of(name, weights, shards.version, run.view, run.seed)
     job = targets_name(origin)

@@ -87,7 +87,8 @@ def read_info(folder: Path) -> ModelInfo:
         return ModelInfo.model_validate_json(path.read_text())
     except FileNotFoundError:
         raise DataError(
-            f"{folder} holds no model: train it first, or give another folder"
+            f"{folder} holds no model: run python -m pipeline train {folder.name}, or give another "
+            "folder"
         ) from None
     except ValueError as error:
         raise DataError(f"{path} does not describe a model: {error}") from error

@@ -29,7 +29,7 @@ from pipeline.search.zoo import Zoo
 from pipeline.train.fingerprint import code_version
 from pipeline.train.job import Job
 from pipeline.train.run import MODELS, SHARDS, streaming_of, with_absolute_weights
-from pipeline.train.targets import PARTS, see_to_targets
+from pipeline.train.targets import see_to_targets
 
 log = logging.getLogger(__name__)
 
@@ -90,8 +90,7 @@ class Searching:
             streaming=streaming,
         )
         self._name = f"search-{self._fingerprint()}"
-        top = PARTS if compute.remote_storage else Path(compute.absolute_storage)
-        self._kept = top.resolve() / f"{self._name}-kept"
+        self._kept = compute.local_storage / f"{self._name}-kept"
         self._lock = hold(self._kept / "lock", "this search")
         self._journal = Journal(self._kept / "journal.jsonl")
         self.zoo = self._kept / "zoo"
@@ -286,6 +285,9 @@ class Searching:
         for name in sorted(teachers | set(run.teachers)):
             weights = self._models / name / WEIGHTS_FILE
             if not weights.exists():
-                raise DataError(f"a trial learns from {name}, which is not trained: train it first")
+                raise DataError(
+                    f"a trial learns from {name}, which is not trained: run python -m pipeline "
+                    f"train {name}"
+                )
             content.append(sha256(weights))
         return hashlib.sha256("\n".join(content).encode()).hexdigest()[:12]

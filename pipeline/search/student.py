@@ -13,7 +13,7 @@ from pipeline.params import Params
 from pipeline.runs import find
 from pipeline.train.fingerprint import run_fingerprint
 from pipeline.train.run import MODELS, SHARDS, check_teachers, streaming_of, train_run
-from pipeline.train.targets import PARTS, make_targets
+from pipeline.train.targets import make_targets
 
 
 def train_student(
@@ -42,7 +42,7 @@ def train_student(
     check_teachers(run, models)
     streaming = streaming_of(params.data.rev, compute, shards) if compute.stream else None
     version = (streaming.revision.index if streaming else read_index(shards)).version
-    targets = PARTS / f"{name}-{run_fingerprint(run, version, models)}-views"
+    targets = compute.local_storage / f"{name}-{run_fingerprint(run, version, models)}-views"
     shown = params.model_copy(update={"view": run.view})
     for teacher in run.teachers:
         if not folder_there(targets / teacher):

@@ -115,7 +115,8 @@ def check_teachers(run: Run, models: Path) -> None:
     for teacher in run.teachers:
         if not (models / teacher / WEIGHTS_FILE).exists():
             raise DataError(
-                f"{run.name} learns from {teacher}, which is not trained: train it first"
+                f"{run.name} learns from {teacher}, which is not trained: run python -m pipeline "
+                f"train {teacher}"
             )
 
 

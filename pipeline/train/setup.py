@@ -100,7 +100,7 @@ def make_loader(
     run = job.run
     shards = index.of(split)
     if not shards:
-        raise DataError(f"{job.shards} has no {split} images; rebuild the shards")
+        raise DataError(f"{job.shards} has no {split} images; run python -m pipeline shards")
     seed = run.seed if augmented else None
     window = run.shuffle_shards
     dataset = ViewDataset(source, index, split, run.view, seed, window)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pipeline.compute import Compute
 from pipeline.data.shards import Index, Shard, read_index
-from pipeline.distill.store import Logits, pack, unpack
+from pipeline.distill.store import Logits, StoredTargets, pack, unpack
 from pipeline.distill.target_index import (
     INDEX_FILE,
     TARGETS,
@@ -31,9 +31,6 @@ from pipeline.train.job import Job
 from pipeline.train.run import MODELS, SHARDS, streaming_of
 
 log = logging.getLogger(__name__)
-
-PARTS = Path(".checkpoints")
-"""Where finished files wait for the others, if checkpoints are not kept in a folder."""
 
 
 def make_targets(
@@ -75,7 +72,9 @@ def make_targets(
             return _write_index(whole, TargetIndex(targets="live"))
     weights = models / name / WEIGHTS_FILE
     if not weights.exists():
-        raise DataError(f"{name} is to be asked, but is not trained: train it first")
+        raise DataError(
+            f"{name} is to be asked, but is not trained: run python -m pipeline train {name}"
+        )
     streaming = streaming_of(params.data.rev, compute, shards) if compute.stream else None
     index = streaming.revision.index if streaming else read_index(shards)
     origin = origin_of(name, weights, index.version, run.view, run.seed)
@@ -113,7 +112,7 @@ def make_targets(
 def see_to_targets(
     params: Params, name: str, compute: Compute, *, shards: Path, models: Path, targets: Path
 ) -> None:
-    """Makes the stored targets of a run, unless those of these weights and views are there.
+    """Makes the stored targets of a run, unless those of these weights and views are there, whole.
 
     Args:
         params: whose ``view`` and ``seed`` decide the views.
@@ -133,7 +132,8 @@ def see_to_targets(
         weights = models / name / WEIGHTS_FILE
         origin = origin_of(name, weights, index.version, params.view, params.seed)
         try:
-            read_target_index(folder, origin, index.of("train"))
+            found = read_target_index(folder, origin, index.of("train"))
+            StoredTargets(folder, found, window=0).check()
         except DataError as error:
             log.info("%s; that is done now", error)
         else:
@@ -142,8 +142,7 @@ def see_to_targets(
 
 
 def _parts(origin: Origin, compute: Compute) -> Path:
-    top = PARTS if compute.remote_storage else Path(compute.absolute_storage)
-    return top / targets_name(origin)
+    return compute.local_storage / targets_name(origin)
 
 
 def targets_name(origin: Origin) -> str:

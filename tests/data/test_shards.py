@@ -147,7 +147,7 @@ def test_an_index_that_is_none_is_refused_by_name(tmp_path: Path, content: bytes
 def test_an_index_that_was_changed_is_refused(tmp_path: Path, changes: dict[str, Any]) -> None:
     tiny_shards(tmp_path)
     change_index(tmp_path, **changes)
-    with pytest.raises(DataError, match=r"index\.json was changed after it was written; rebuild"):
+    with pytest.raises(DataError, match=r"index\.json was changed after it was written; run"):
         read_index(tmp_path)
 
 

@@ -118,7 +118,7 @@ def test_weights_of_another_training_are_refused(
 
 
 def test_no_model_at_all_says_to_train_it(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="holds no model: train it first"):
+    with pytest.raises(DataError, match="holds no model: run python -m pipeline train "):
         load_model(tmp_path / "nothing")
 
 
