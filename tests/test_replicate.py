@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import signal
+import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
-from commands import run, write_project
+from commands import descendants, run, start, wait_until, write_project
 from tiny import tiny_images, tiny_model, tiny_params, tiny_shards
 
 from pipeline.changes import Change
@@ -222,6 +227,47 @@ def test_the_page_says_what_the_numbers_say_and_only_them(
     assert f"{one.accuracy:.2f} ({one.low:.2f}–{one.high:.2f})" in page
     assert "**Does the assistant pay?** student-cnn-assisted " in page
     assert "\n\n\n" not in page
+
+
+def test_what_is_killed_goes_on_and_comes_to_the_same(tmp_path: Path) -> None:
+    ask = ("replicate", "student-alone", "--seeds", "1,2,3", "--out", "results/alone.json")
+    whole, killed = (
+        write_project(tmp_path / name, training={"epochs": 40}) for name in ("whole", "killed")
+    )
+    started: list[subprocess.Popen[bytes]] = []
+
+    def trainings() -> list[int]:
+        named = descendants(started[-1].pid).items()
+        return [pid for pid, command in named if "spawn_main" in command]
+
+    def begin() -> None:
+        before = time.time_ns()
+        started.append(start(killed, *ask))
+        files = (killed / ".checkpoints/replicate").rglob
+        wait_until(
+            lambda: any(path.stat().st_mtime_ns > before for path in files("*.safetensors")),
+            started[-1],
+        )
+
+    try:
+        begin()
+        os.kill(trainings()[0], signal.SIGKILL)
+        assert started[-1].wait(timeout=120) == 1
+        assert "a training was ended from outside" in (killed / "out.txt").read_text()
+        begin()
+        left = [psutil.Process(pid) for pid in trainings()]
+        started[-1].kill()
+        started[-1].wait()
+        assert psutil.wait_procs(left, timeout=60)[1] == []
+    finally:
+        for process in started:
+            process.kill()
+            process.wait()
+    for project in (whole, killed):
+        done = run(project, *ask)
+        assert done.returncode == 0, done.stderr
+    first, second = ((one / "results/alone.json").read_text() for one in (whole, killed))
+    assert first == second
 
 
 def test_on_the_command_line_seeds_are_numbers_and_changes_have_values(tmp_path: Path) -> None:
