@@ -217,14 +217,14 @@ def test_a_significant_difference_names_the_better(tmp_path: Path) -> None:
     gains = {"student-ocr": 99.0, "student-alone": -1.5}
     _, page = write(build(tmp_path, each=20, gains=gains))
     assert "significant, p &lt; 0.001" in page
-    assert "student-ocr reads better, by " in page
+    assert "student-ocr is more accurate, by " in page
 
 
 def test_sentences_never_claim_more_than_the_test() -> None:
     first, second = [True] * 6 + [False], [False] * 6 + [True]
     assert "Not significantly" in sentence("a", "b", compare(first, second))
     assert "No difference" in sentence("a", "b", compare(first, first))
-    assert sentence("a", "b", compare(second * 3, first * 3)).startswith("b reads better")
+    assert sentence("a", "b", compare(second * 3, first * 3)).startswith("b is more accurate")
     assert p_value(0.0004) == "p < 0.001"
     assert p_value(0.04996) == "p = 0.04996"
     assert p_value(0.0500) == "p = 0.050"

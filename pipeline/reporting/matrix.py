@@ -87,7 +87,7 @@ def sentence(first: str, second: str, comparison: Comparison) -> str:
         )
     difference = comparison.difference.value
     better = first if difference > 0 else second
-    return f"{better} reads better, by {abs(difference):.2f} points ({p})."
+    return f"{better} is more accurate, by {abs(difference):.2f} points ({p})."
 
 
 def _verdict(evidence: Evidence, first: str, second: str) -> Verdict:

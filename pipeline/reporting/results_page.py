@@ -213,6 +213,6 @@ def _told(one: Difference) -> str:
         f"{p_value(one.p)}"
     )
     if one.p >= SIGNIFICANT:
-        return f"{one.first} cannot be told from {one.second} ({numbers})."
+        return f"{one.first} is not significantly different from {one.second} ({numbers})."
     more = "more" if one.difference > 0 else "less"
-    return f"{one.first} reads {more} than {one.second} ({numbers})."
+    return f"{one.first} is {more} accurate than {one.second} ({numbers})."
