@@ -60,7 +60,10 @@ def matrix(params: Params, evidence: Evidence) -> tuple[MatrixRow, ...]:
 
 
 def verdicts(params: Params, evidence: Evidence) -> tuple[Verdict, ...]:
-    """Every taught student against the student alone, and every assisted one against direct."""
+    """Every taught student against the student alone, and every assisted one against direct.
+
+    A further run of another network than the student's has nothing to stand against.
+    """
     pairs: list[tuple[str, str]] = []
     for teacher in params.teachers:
         direct, assisted = f"student-{teacher}", f"student-{teacher}-assisted"
@@ -69,8 +72,13 @@ def verdicts(params: Params, evidence: Evidence) -> tuple[Verdict, ...]:
             (assisted, "student-alone"),
             (assisted, direct),
         ]
-    further = [name for name in params.runs if evidence.runs[name].run.role == "student"]
-    pairs += [(name, "student-alone") for name in further]
+    network = evidence.runs["student-alone"].run.network
+    further = [(name, evidence.runs[name].run) for name in params.runs]
+    pairs += [
+        (name, "student-alone")
+        for name, run in further
+        if run.role == "student" and run.network == network
+    ]
     return tuple(_verdict(evidence, first, second) for first, second in pairs)
 
 
