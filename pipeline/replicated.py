@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict
 
 from pipeline.evaluation import JudgedData
 from pipeline.runs import Role
-from pipeline.statistics import holm, over_seeds, wilson
+from pipeline.statistics import SIGNIFICANT, holm, over_seeds, wilson
 
 Question = Literal["alone", "assistant", "teachers", "settings", "keeps_up", "bits"]
 """Why two runs are compared: a taught student with the student alone, also with one that has a
@@ -117,6 +117,11 @@ class Difference(_Record):
     low: float
     high: float
     p: float
+
+    @property
+    def significant(self) -> bool:
+        """Whether the corrected p refuses, at 5 %, that there is none."""
+        return self.p < SIGNIFICANT
 
 
 class Judged(_Record):

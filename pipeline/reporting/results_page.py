@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
@@ -15,13 +15,20 @@ from pipeline.errors import DataError
 from pipeline.files import write_whole
 from pipeline.replicated import Difference, Judged, OfRun, Question, Replicated
 from pipeline.reporting import figures
-from pipeline.reporting.templating import fill, p_value, short, signed
-from pipeline.statistics import SIGNIFICANT
+from pipeline.reporting.templating import fill, short
 
 RESULTS: Final = Path("results")
 PAGE: Final = Path("docs/results.md")
 BENCHMARKS: Final = Path("benchmarks/results")
 _LATENCIES: Final = ("latency_ms_onnx", "latency_ms_int8")
+_ASKED: Final[Mapping[Question, str]] = {
+    "alone": "Distilled or alone?",
+    "teachers": "Which teacher teaches best?",
+    "settings": "What does another setting bring?",
+    "assistant": "Does the assistant pay?",
+    "keeps_up": "Does a student keep up with its teacher?",
+    "bits": "What do 8 bits cost?",
+}
 _SIZES: Final = 3
 """A front of fewer is none."""
 
@@ -48,6 +55,15 @@ class Sized:
 
 
 @dataclass(frozen=True)
+class Answer:
+    """A question with the comparisons that answer it, and a sentence beside them."""
+
+    question: str
+    said: str
+    differences: tuple[Difference, ...]
+
+
+@dataclass(frozen=True)
 class Section:
     """One set of images that a study's models were judged on.
 
@@ -59,7 +75,7 @@ class Section:
     rows: tuple[Row, ...]
     students: tuple[Sized, ...]
     front: figures.Scatter | None
-    answers: tuple[str, ...]
+    answers: tuple[Answer, ...]
 
     @property
     def timed(self) -> bool:
@@ -171,48 +187,29 @@ def _front(students: Iterable[Sized]) -> figures.Scatter | None:
     return figures.scatter(points, "ms for one image on one CPU thread in ONNX Runtime", "ms")
 
 
-def _answers(runs: Mapping[str, OfRun], differences: Iterable[Difference]) -> tuple[str, ...]:
-    """What may be said, in sentences, each with its interval."""
-    by_question: dict[Question, list[Difference]] = {}
-    for one in differences:
-        by_question.setdefault(one.question, []).append(one)
+def _answers(runs: Mapping[str, OfRun], differences: Sequence[Difference]) -> tuple[Answer, ...]:
+    """What was asked, in order, each with the comparisons that answer it."""
 
-    def all_of(question: Question) -> str:
-        return " ".join(map(_told, by_question[question]))
+    def said(question: Question, asked: Sequence[Difference]) -> str:
+        if question == "teachers":
+            names = dict.fromkeys(name for one in asked for name in (one.first, one.second))
+            best = max(names, key=lambda name: mean(runs[name].validation_accuracy))
+            return f"{best} has the best mean accuracy on validation."
+        if question == "keeps_up":
+            return " ".join(
+                f"{one.first} has 1/{runs[one.second].parameters / runs[one.first].parameters:.1f} "
+                f"of the parameters of {one.second} ({short(runs[one.first].parameters)} of "
+                f"{short(runs[one.second].parameters)})."
+                for one in asked
+            )
+        return ""
 
-    answers = []
-    if "alone" in by_question:
-        answers.append(f"**Distilled or alone?** {all_of('alone')}")
-    if taught := by_question.get("teachers"):
-        names = dict.fromkeys(name for one in taught for name in (one.first, one.second))
-        best = max(names, key=lambda name: mean(runs[name].validation_accuracy))
-        answers.append(
-            f"**Which teacher teaches best?** {best} has the best mean accuracy on validation. "
-            f"{all_of('teachers')}"
-        )
-    if "settings" in by_question:
-        answers.append(f"**What does another setting bring?** {all_of('settings')}")
-    if "assistant" in by_question:
-        answers.append(f"**Does the assistant pay?** {all_of('assistant')}")
-    if kept := by_question.get("keeps_up"):
-        told = [
-            f"{_told(one)} It has 1/{runs[one.second].parameters / runs[one.first].parameters:.1f} "
-            f"of its parameters ({short(runs[one.first].parameters)} of "
-            f"{short(runs[one.second].parameters)})."
-            for one in kept
-        ]
-        answers.append(f"**Does a student keep up with its teacher?** {' '.join(told)}")
-    if "bits" in by_question:
-        answers.append(f"**What do 8 bits cost?** {all_of('bits')}")
-    return tuple(answers)
-
-
-def _told(one: Difference) -> str:
-    numbers = (
-        f"{signed(one.difference)} points, {signed(one.low)} to {signed(one.high)}, "
-        f"{p_value(one.p)}"
+    by_question = {
+        question: tuple(one for one in differences if one.question == question)
+        for question in _ASKED
+    }
+    return tuple(
+        Answer(_ASKED[question], said(question, asked), asked)
+        for question, asked in by_question.items()
+        if asked
     )
-    if one.p >= SIGNIFICANT:
-        return f"{one.first} is not significantly different from {one.second} ({numbers})."
-    more = "more" if one.difference > 0 else "less"
-    return f"{one.first} is {more} accurate than {one.second} ({numbers})."
