@@ -107,8 +107,8 @@ def replicate(
         typer.Option(
             metavar="KEY=VALUE",
             help="Every student once more with this changed (for teacher and distillation.* those "
-            "with teachers), e.g. distillation.loss=dkd, training.ema=0, width=0.7 or 'teacher={teacher-ocr: 1, teacher-wide: 1}'; may come "
-            "again.",
+            "with teachers), e.g. distillation.loss=dkd, training.ema=0, width=0.7 or "
+            "'teacher={teacher-ocr: 1, teacher-wide: 1}'; may come again.",
         ),
     ] = None,
     title: Annotated[str, typer.Option(help="What the page calls it.")] = "Students",
