@@ -76,7 +76,7 @@ def main() -> None:
         print(f"kept in {path}")
     for reason in missed:
         print(f"not measured: {reason}", file=sys.stderr)
-    raise SystemExit(bool(missed))
+    raise SystemExit(UsageError.exit_code if missed else 0)
 
 
 def _machine() -> dict[str, Any]:
@@ -162,10 +162,9 @@ def _print(results: dict[str, Any]) -> None:
     table = Table("measure", "median", "least to most", "goal", "on", title="benchmarks")
     means = Table("measure", "mean", "95 % interval", "on", title="over seeds and images")
     for says, name, key, goal in ROWS:
-        # Results of before may lack what is measured now.
-        found = results.get(name, {}).get(key)
-        if found is None:
+        if name not in results:
             continue
+        found = results[name][key]
         day = results["measured"][name]["date"]
         if "mean" in found:
             bounds = f"{found['low']:.3f} to {found['high']:.3f}"

@@ -91,7 +91,7 @@ def parse_change(text: str) -> Change:
 def with_changes(
     params: Params, students: Sequence[Run], changes: Sequence[Change]
 ) -> tuple[Params, list[Changed]]:
-    """Adds every student once more for every change; of teaching, only those that have teachers.
+    """Adds every student once more for every change; one of teaching is for those with teachers.
 
     Returns:
         Parameters that have the changed ones among their further runs, and these.

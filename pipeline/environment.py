@@ -8,8 +8,8 @@ from typing import Final
 
 _ALLOCATOR: Final = {
     # Parameters of glibc's mallopt, and bytes. By itself it gives a feature map's memory back when
-    # it is freed, and the kernel clears every page of the next one: a tenth of a training step, and
-    # half of the time of a large batch. A process keeps up to this much instead.
+    # it is freed, and the kernel clears every page of the next one: a tenth of a student's step, up
+    # to almost half of the time of a large batch. A process keeps up to this much instead.
     "MALLOC_MMAP_THRESHOLD_": (-3, 2**25),
     "MALLOC_TRIM_THRESHOLD_": (-1, 2**28),
 }

@@ -16,9 +16,9 @@ from pipeline.statistics import SIGNIFICANT, holm, over_seeds, wilson
 
 Question = Literal["alone", "assistant", "teachers", "settings", "keeps_up", "bits"]
 """Why two runs are compared: a taught student with the student alone, also with one that has a
-setting of its own, an assisted one with the one
-taught directly, students of two teachers, a changed student with the one that has all other
-settings, a student with its own teacher, one in 8 bits with itself."""
+setting of its own, an assisted one with the one taught directly, students of two teachers, a
+changed student with the one that has all other settings, a student with its own teacher, one in 8
+bits with itself."""
 _TOGETHER: Final[tuple[tuple[Question, ...], ...]] = (
     ("alone", "assistant", "teachers", "settings"),
     ("keeps_up",),
@@ -227,8 +227,8 @@ def _pairs(runs: Sequence[Right]) -> list[tuple[Question, str, str]]:
     by_run = {run.run: run for run in runs if not run.in_8_bits}
     students = [run for run in by_run.values() if run.role == "student"]
     plain = [run for run in students if run.changed_from is None]
-    taught = [run for run in students if run.teachers]
-    untaught = [run for run in students if not run.teachers]
+    distilled = [run for run in students if run.teachers]
+    alone = [run for run in students if not run.teachers]
 
     def roles(run: Right) -> set[str]:
         return {by_run[name].role if name in by_run else "" for name in run.teachers}
@@ -242,7 +242,7 @@ def _pairs(runs: Sequence[Right]) -> list[tuple[Question, str, str]]:
         return one.model == other.model and first == second
 
     def fair(run: Right, one: Right) -> bool:
-        """Whether they differ in teaching, or besides in a setting of the untaught one's own."""
+        """Whether they differ in teaching, or besides in a setting of the lone one's own."""
         if (run.changed_from is None) == (one.changed_from is None):
             return alike(run, one, taught=False)
         base = by_run.get(one.changed_from or "")
@@ -251,7 +251,7 @@ def _pairs(runs: Sequence[Right]) -> list[tuple[Question, str, str]]:
     direct = [run for run in plain if roles(run) == {"teacher"}]
     assisted = [run for run in plain if roles(run) == {"assistant"} and len(run.teachers) == 1]
     pairs: list[tuple[Question, str, str]] = [
-        ("alone", run.run, one.run) for run in taught for one in untaught if fair(run, one)
+        ("alone", run.run, one.run) for run in distilled for one in alone if fair(run, one)
     ]
     pairs += [
         ("assistant", run.run, one.run)

@@ -225,10 +225,8 @@ def test_the_page_says_what_the_numbers_say_and_only_them(
     assert "**generated words, not CVSI-2015**" in page
     one = of(found, "student-cnn")
     assert f"{one.accuracy:.2f} ({one.low:.2f}–{one.high:.2f})" in page
-    asked = page.index("**Does the assistant pay?**")
-    assert (
-        "| student-cnn-assisted | student-cnn | " in page[asked : page.index("**", asked + 2) + 400]
-    )
+    assert "**Does the assistant pay?**" in page
+    assert "| student-cnn-assisted | student-cnn | " in page
     assert "\n\n\n" not in page
 
 
@@ -259,6 +257,7 @@ def test_what_is_killed_goes_on_and_comes_to_the_same(tmp_path: Path) -> None:
         assert "a training was ended from outside" in (killed / "out.txt").read_text()
         begin()
         left = [psutil.Process(pid) for pid in trainings()]
+        assert left
         started[-1].kill()
         started[-1].wait()
         assert psutil.wait_procs(left, timeout=60)[1] == []

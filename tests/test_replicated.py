@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -160,6 +161,34 @@ def test_a_page_of_nothing_or_of_something_else_is_refused(tmp_path: Path) -> No
     (tmp_path / "other.json").write_text("{}")
     with pytest.raises(DataError, match=r"other\.json is not what"):
         write_results(tmp_path, tmp_path / "page.md")
+
+
+def test_milliseconds_are_those_of_the_network_that_was_timed(tmp_path: Path) -> None:
+    for name, parameters in (("timed", 100), ("other", 90)):
+        students = [
+            right(name, seed, [True, seed > 1], model="cnn 1", parameters=parameters)
+            for seed in (1, 2)
+        ]
+        study = Replicated(
+            title=name,
+            source="generated",
+            version="0" * 64,
+            training_images=48,
+            seeds=(1, 2),
+            judged=(judged(students),),
+        )
+        (tmp_path / f"{name}.json").write_text(study.model_dump_json())
+    row = {"network": "cnn 1", "parameters": 100, "latency_ms_onnx": 0.25, "latency_ms_int8": 0.125}
+    (tmp_path / "bench").mkdir()
+    # A machine on which no network was timed comes first.
+    for name, measured in (("a", {}), ("b", {"sizes": {"student": row}})):
+        content = {"machine": {"processor": name}, **measured}
+        (tmp_path / f"bench/{name}.json").write_text(json.dumps(content))
+    write_results(tmp_path, tmp_path / "results.md", tmp_path / "bench")
+    page = (tmp_path / "results.md").read_text()
+    assert re.search(r"\| timed \| cnn 1 \| 100 \| .* \| 0\.250 \| 0\.125 \|", page)
+    assert re.search(r"\| other \| cnn 1 \| 90 \| [^|]* \|\n", page)
+    assert page.count("one thread of b in ONNX Runtime") == 1
 
 
 def test_sizes_stand_beside_the_default_with_what_they_take_and_are_drawn(tmp_path: Path) -> None:

@@ -19,7 +19,8 @@ from pipeline import evaluation as evaluations
 from pipeline.params import Data
 from pipeline.report import PAGE_FILE, SUMMARY_FILE, Summary, summary_table, write_report
 from pipeline.reporting import figures, published
-from pipeline.reporting.matrix import sentence
+from pipeline.reporting.evidence import gather
+from pipeline.reporting.matrix import sentence, verdicts
 from pipeline.reporting.templating import heat, p_value, short, signed, size
 from pipeline.runs import all_runs
 from pipeline.scripts import NAMES
@@ -218,6 +219,18 @@ def test_a_significant_difference_names_the_better(tmp_path: Path) -> None:
     _, page = write(build(tmp_path, each=20, gains=gains))
     assert "significant, p &lt; 0.001" in page
     assert "student-ocr is more accurate, by " in page
+
+
+def test_a_further_run_of_another_network_stands_against_no_student(workspace: Workspace) -> None:
+    evidence = gather(workspace.params, workspace.reports, workspace.models, workspace.shards)
+    firsts = {one.first for one in verdicts(workspace.params, evidence)}
+    assert "student-ensemble" in firsts
+    ensemble = evidence.runs["student-ensemble"]
+    network = evidence.runs["assistant-ocr"].run.network
+    other = replace(ensemble, run=ensemble.run.model_copy(update={"network": network}))
+    evidence = replace(evidence, runs=evidence.runs | {"student-ensemble": other})
+    firsts_then = {one.first for one in verdicts(workspace.params, evidence)}
+    assert firsts - firsts_then == {"student-ensemble"}
 
 
 def test_sentences_never_claim_more_than_the_test() -> None:
