@@ -87,7 +87,7 @@ def read_info(folder: Path) -> ModelInfo:
         return ModelInfo.model_validate_json(path.read_text())
     except FileNotFoundError:
         raise DataError(
-            f"{folder} holds no model: run python -m pipeline train {folder.name}, or give another "
+            f"{folder} holds no model: make one by python -m pipeline train RUN, or give another "
             "folder"
         ) from None
     except ValueError as error:

@@ -118,7 +118,7 @@ def test_weights_of_another_training_are_refused(
 
 
 def test_no_model_at_all_says_to_train_it(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="holds no model: run python -m pipeline train "):
+    with pytest.raises(DataError, match="holds no model: make one by python -m pipeline train RUN"):
         load_model(tmp_path / "nothing")
 
 
