@@ -121,3 +121,13 @@ def test_an_unknown_run_is_answered_by_those_there_are(tmp_path: Path) -> None:
     done = run(project, "predict", "--run", "student-alon", "word.jpg")
     assert done.returncode == 2
     assert "student-alone" in done.stderr
+
+
+def test_a_long_path_stands_whole_in_one_line_of_a_pipe(model: Path, tmp_path: Path) -> None:
+    project = write_project(tmp_path / "project")
+    word = tmp_path / ("a" * 100) / ("b" * 100) / "word.jpg"
+    word.parent.mkdir(parents=True)
+    word.write_bytes(tiny_jpeg("Hindi", 1))
+    done = run(project, "predict", "--model", str(model), str(word))
+    assert done.returncode == 0, done.stderr
+    assert str(word) in done.stdout

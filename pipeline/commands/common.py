@@ -63,10 +63,16 @@ def show(result: Any, as_json: bool) -> None:
 
 def table(title: str, rows: list[list[str]]) -> None:
     """Prints rows as a table, the first one as its head."""
-    shown = Table(*rows[0], title=title or None, title_justify="left")
+    console = Console()
+    if not console.is_terminal:
+        # Whoever reads a file or a pipe finds each row in one line.
+        console = Console(width=10_000)
+    if title:
+        console.print(title, soft_wrap=True, style="italic", highlight=False, markup=False)
+    shown = Table(*rows[0])
     for row in rows[1:]:
         shown.add_row(*row)
     for column in shown.columns:
         # The end of a path is what tells it from the others.
         column.overflow = "fold"
-    Console().print(shown)
+    console.print(shown)

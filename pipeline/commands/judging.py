@@ -92,7 +92,10 @@ def robustness(
 
 def replicate(
     out: Annotated[
-        Path, typer.Option(metavar="FILE.json", help="The file to write, in results/ for the page.")
+        Path,
+        typer.Option(
+            metavar="FILE.json", help="The file to write; in results/, docs/results.md shows it."
+        ),
     ],
     runs: Annotated[
         list[str] | None, typer.Argument(metavar="[RUN...]", help="Students; all if none.")
@@ -100,7 +103,7 @@ def replicate(
     seeds: Annotated[str, typer.Option(help="Seeds, with commas between.")] = "1,2,3,4,5",
     also: Annotated[
         list[Path] | None,
-        typer.Option(metavar="DIR", help="Labelled images to judge on too; may come again."),
+        typer.Option(metavar="DIR", help="Labelled images to judge on too; may be repeated."),
     ] = None,
     change: Annotated[
         list[str] | None,
@@ -108,7 +111,7 @@ def replicate(
             metavar="KEY=VALUE",
             help="Every student once more with this changed (for teacher and distillation.* those "
             "with teachers), e.g. distillation.loss=dkd, training.ema=0, width=0.7 or "
-            "'teacher={teacher-ocr: 1, teacher-wide: 1}'; may come again.",
+            "'teacher={teacher-ocr: 1, teacher-wide: 1}'; may be repeated.",
         ),
     ] = None,
     title: Annotated[str, typer.Option(help="What the page calls it.")] = "Students",
@@ -117,7 +120,8 @@ def replicate(
 ) -> None:
     """Train students again with other seeds, judge them, and compare them with intervals.
 
-    Teachers and assistants stay as they are. Goes on where it was interrupted.
+    Each student is trained once for each seed; its teachers and assistants are taken from models/
+    as they are. Goes on where it was interrupted.
     """
     from pipeline.changes import parse_change
     from pipeline.files import write_whole
@@ -159,7 +163,7 @@ def replicate(
 
 
 def results(as_json: Json = False) -> None:
-    """Write docs/results.md, with its pictures, from the JSON in results/."""
+    """Write docs/results.md anew, with its pictures, from the JSON in results/."""
     from pipeline.reporting.results_page import PAGE, RESULTS, write_results
 
     show({"page": str(PAGE), "files": write_results(RESULTS, PAGE)}, as_json)
