@@ -204,9 +204,7 @@ def _differences(by_name: Mapping[str, Sequence[Right]]) -> tuple[Difference, ..
         asked = [pair for pair in pairs if pair[0] in questions]
         # A teacher has one seed, and stands beside every seed of its student.
         means = [over_seeds(table(first) - table(second)) for _, first, second in asked]
-        p_values = holm(
-            [float(not mean.interval.value) if mean.p is None else mean.p for mean in means]
-        )
+        p_values = holm([mean.p for mean in means])
         found += [
             Difference(
                 question=question,

@@ -155,11 +155,11 @@ class Mean:
 
     Attributes:
         interval: its 95 % interval, for other seeds and other images alike.
-        p: two-sided, that it is zero; None where nothing varies.
+        p: two-sided, that it is zero; where nothing varies, 1 if it is and 0 if it is not.
     """
 
     interval: Interval
-    p: float | None
+    p: float
 
 
 def over_seeds(values: npt.ArrayLike) -> Mean:
@@ -192,7 +192,7 @@ def over_seeds(values: npt.ArrayLike) -> Mean:
     total = of_seeds + max(of_images - of_rest, 0.0)
     error = math.sqrt(total / table.size)
     if error == 0:
-        return Mean(Interval(mean, mean, mean), None)
+        return Mean(Interval(mean, mean, mean), float(mean == 0))
     freedom = (seeds - 1) * (total / of_seeds) ** 2 if of_seeds else math.inf
     reach = error * float(stats.t.ppf(0.975, freedom))
     p = 2 * float(stats.t.sf(abs(mean) / error, freedom))

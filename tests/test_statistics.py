@@ -157,9 +157,11 @@ def test_without_seeds_of_their_own_it_is_the_interval_over_images() -> None:
     assert mean.interval.high - mean.interval.value == pytest.approx(1.95996 * error, rel=1e-4)
 
 
-def test_what_nowhere_varies_has_no_width_and_no_p_value() -> None:
-    mean = statistics.over_seeds(np.zeros((3, 7)))
-    assert (mean.interval, mean.p) == (statistics.Interval(0, 0, 0), None)
+@pytest.mark.parametrize(("value", "p"), [(0, 1), (-1, 0)])
+def test_what_nowhere_varies_has_no_width_and_a_certain_p(value: int, p: float) -> None:
+    mean = statistics.over_seeds(np.full((3, 7), value))
+    assert mean.interval == statistics.Interval(100 * value, 100 * value, 100 * value)
+    assert mean.p == p
 
 
 @pytest.mark.parametrize("shape", [(1, 9), (9, 1), (9,)])

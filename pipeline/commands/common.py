@@ -66,7 +66,7 @@ def table(title: str, rows: list[list[str]]) -> None:
     console = Console()
     if not console.is_terminal:
         # Whoever reads a file or a pipe finds each row in one line.
-        console = Console(width=10_000)
+        console.width = 10_000
     if title:
         console.print(title, soft_wrap=True, style="italic", highlight=False, markup=False)
     shown = Table(*rows[0])
